@@ -26,6 +26,8 @@ OVERRIDING = (
 )
 """Keys of a policy that change what happens to a message, whatever the arguments of its queue."""
 
+SINGLE_ACTIVE = "x-single-active-consumer"
+
 MAX_NAMED = 3
 
 
@@ -150,6 +152,7 @@ def findings_of(
     found = list(unbound(topology, bindings))
     for queue in topology.queues:
         if (reported := listed.get(queue.name)) is not None:
+            found += _consumer_findings(queue.name, queue.arguments, reported)
             found += _policy_findings(queue.name, queue.arguments, reported)
             found += _stuck_findings(queue.name, reported)
     return found
@@ -168,6 +171,17 @@ def unbound(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterat
             yield Finding(
                 "unbound", binding.queue, f"The queue {binding.queue!r} is not bound to {binding.source!r}{key}."
             )
+
+
+def _consumer_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:
+    declared = reported.get("arguments") or {}
+    if arguments.get(SINGLE_ACTIVE) and not declared.get(SINGLE_ACTIVE):
+        yield Finding(
+            "differs",
+            name,
+            f"The queue {name!r} was declared without {SINGLE_ACTIVE}: each of its schedulers takes itself for the leader. "
+            f"Stop them, delete the queue, and declare it again.",
+        )
 
 
 def _policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 topology_app = typer.Typer(no_args_is_help=True, help="Show, declare or check the queues and exchanges of an app.")
 
 AppArgument = Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app.")]
+Schedulers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--scheduler",
+        metavar="NAME",
+        help="Include what the schedulers of this name need; repeatable.",
+    ),
+]
 
 PICTURE = """\
   new work        ──▶ {tasks} ──▶ QUEUE ──▶ worker
@@ -37,6 +45,10 @@ PICTURE = """\
   dead letter     ──▶ {dead} ──▶ QUEUE.dead
   no such queue   ──▶ {parked} ──▶ {parked}
 """
+SCHEDULER_PICTURE = """\
+  command, token  ──▶ {schedule} ──▶ {schedule}.NAME
+                      ──▶ scheduler ──▶ {tasks} ──▶ QUEUE ──▶ worker
+"""
 
 
 @topology_app.command(
@@ -44,13 +56,14 @@ PICTURE = """\
 )
 def show(
     app: AppArgument,
+    scheduler: Schedulers = None,
     all_levels: Annotated[bool, typer.Option("--all", help="Show each level of the delay ladder.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what an app needs; does not connect to the broker."""
     quiet()
-    plan = load(app).plan
-    whole = plan.whole()
+    found = load(app)
+    plan, whole = found.plan, _whole(found, scheduler)
     if as_json:
         durable = {"durable": True}
         exchanges = [{**asdict(exchange), **durable} for exchange in whole.exchanges]
@@ -66,6 +79,8 @@ def show(
         top=names.level(LEVELS - 1),
         bottom=names.level(0),
     )
+    if any(exchange.name == names.schedule for exchange in whole.exchanges):
+        picture += SCHEDULER_PICTURE.format(schedule=names.schedule, tasks=names.tasks)
     write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
     if not all_levels:
         write(f"  --all shows each of the {LEVELS} levels of the delay ladder.\n")
@@ -73,8 +88,13 @@ def show(
         console().print(shown)
 
 
-@topology_app.command(epilog=examples("amqpworker topology declare shop.tasks:app"))
-def declare(app: AppArgument) -> None:
+@topology_app.command(
+    epilog=examples(
+        "amqpworker topology declare shop.tasks:app",
+        "amqpworker topology declare shop.tasks:app --scheduler main",
+    )
+)
+def declare(app: AppArgument, scheduler: Schedulers = None) -> None:
     """
     Declare everything that an app needs. What exists already is not changed.
 
@@ -84,7 +104,7 @@ def declare(app: AppArgument) -> None:
     """
     quiet()
     found = load(app)
-    whole = found.plan.whole()
+    whole = _whole(found, scheduler)
     with admin_of(found) as admin, _progress(len(list(whole))) as advance:
         admin.declare(whole, lambda _: advance())
     write(f"{_counted(whole)}: declared.")
@@ -98,6 +118,7 @@ def declare(app: AppArgument) -> None:
 )
 def check(
     app: AppArgument,
+    scheduler: Schedulers = None,
     management: Annotated[
         str | None,
         typer.Option(
@@ -116,11 +137,13 @@ def check(
     """
     quiet()
     found = load(app)
-    whole = found.plan.whole()
+    whole = _whole(found, scheduler)
     requests = None if management is None else ClusterRequests.start(_api_of(found, management), found)
     by_amqp = _compare(found, whole, only_source=requests is None)
     cluster = None if requests is None else requests.result()
-    findings = by_amqp if cluster is None else [*by_amqp, *cluster.findings(whole)]
+    known = {(finding.kind, finding.name) for finding in by_amqp}
+    by_api = [] if cluster is None else cluster.findings(whole)
+    findings = [*by_amqp, *(finding for finding in by_api if (finding.kind, finding.name) not in known)]
     findings.sort(key=lambda finding: ORDER.index(finding.kind))
     members = {} if cluster is None else cluster.members(whole)
     if as_json:
@@ -132,6 +155,11 @@ def check(
         _show_leaders(members)
     if findings:
         raise typer.Exit(2 if all(finding.kind == "unknown" for finding in findings) else 1)
+
+
+def _whole(app: App, schedulers: list[str] | None) -> Topology:
+    """Return everything that an app needs, with the schedulers that are named."""
+    return app.plan.whole(schedulers or ())
 
 
 # The longest waits if half of a cluster is down or frozen: to connect, and for one response.

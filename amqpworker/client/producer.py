@@ -32,9 +32,9 @@ from amqpworker.client.send_errors import (
 )
 from amqpworker.errors import AmqpWorkerError, CallTimeout, NotConnected
 from amqpworker.lifecycle import LiveObjects, in_io_thread
-from amqpworker.model.message import Message
+from amqpworker.model.message import Message, Publication
 from amqpworker.routing.envelope import publication_of_call, publication_of_check, publication_of_send
-from amqpworker.routing.queues import Plan
+from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 
 EXIT_TIMEOUT = 10.0
@@ -252,18 +252,31 @@ class Producer:
             message, call.correlation_id, timeout, self._names, self._now(), self.settings.app_id
         )
         requirements = self._plan.requirements(message.queue, delayed=False)
-
-        def on_sent(error: AmqpWorkerError | None) -> None:
-            if error is None:
-                call.requested_on = pending.channel
-            elif call.forget():
-                call.finish(None, error)
-            if on_done is not None:
-                on_done(error)
-
-        pending = lane.make_pending(publication, requirements, min(timeout, self.settings.send_timeout), on_sent)
+        pending = make_request(lane, call, publication, requirements, min(timeout, self.settings.send_timeout), on_done)
         lane.submit(pending, urgent)
         return pending
+
+
+def make_request(
+    lane: Lane,
+    call: PendingCall,
+    publication: Publication,
+    requirements: tuple[Requirement, ...],
+    timeout: float,
+    on_done: OnDone | None = None,
+) -> PendingPublish:
+    """Encode the request of a call, to be submitted later; the call ends with its error if it is not confirmed."""
+
+    def on_sent(error: AmqpWorkerError | None) -> None:
+        if error is None:
+            call.requested_on = pending.channel
+        elif call.forget():
+            call.finish(None, error)
+        if on_done is not None:
+            on_done(error)
+
+    pending = lane.make_pending(publication, requirements, timeout, on_sent)
+    return pending
 
 
 PUBLISHERS: LiveObjects[Publisher] = LiveObjects()

@@ -7,7 +7,7 @@ Decides what is declared: the queues that a task, `app.remote` or `app.queue` na
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from amqpworker.errors import ConfigError
@@ -78,7 +78,11 @@ class Plan:
         """Return what must exist before a worker consumes from `queue`: its retries need the ladder."""
         return self.requirements(queue, delayed=True)
 
-    def whole(self) -> Topology:
-        """Return everything that the app needs."""
-        queues = (self.queues[name].make_topology() for name in sorted(self.queues))
-        return sum(queues, start=self.ladder.make_topology())
+    def whole(self, schedulers: Iterable[str] = ()) -> Topology:
+        """Return everything that the app and its schedulers need; raises ConfigError if a scheduler cannot have its name."""
+        namespace = self.names.namespace
+        parts = [self.queues[name].make_topology() for name in sorted(self.queues)]
+        for scheduler in schedulers:
+            topology.check_scheduler_name(scheduler, namespace)
+            parts.append(topology.scheduler(namespace, scheduler))
+        return sum(parts, start=self.ladder.make_topology())

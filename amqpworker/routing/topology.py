@@ -17,6 +17,7 @@ from amqpworker.model.headers import wait_header
 from amqpworker.model.message import MAX_SHORT_BYTES, fits_short_string
 
 DEFAULT_NAMESPACE = "amqpworker"
+DEFAULT_SCHEDULER = "main"
 
 LEVELS = 31
 """The number of levels of the delay ladder."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
@@ -16,7 +17,7 @@ from amqpworker import App, errors
 from amqpworker.client.sent import Sent
 from amqpworker.errors import AmqpWorkerError, TaskSignal
 from amqpworker.routing.delay import route, units
-from amqpworker.routing.topology import LEVELS, Names, base, ladder, work_queue
+from amqpworker.routing.topology import LEVELS, Names, base, ladder, scheduler, work_queue
 from amqpworker.task import RemoteTask
 from tests.docs import PAGES, ROOT, blocks, table
 
@@ -44,6 +45,13 @@ def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: 
     assert list(way.headers) == headers
 
 
+def test_the_ids_of_ticks_in_the_wire_contract_are_those_of_the_rule_above_them() -> None:
+    rows = table((ROOT / "docs/wire.md").read_text(), "| namespace | scheduler | schedule | time | id |")
+    assert len(rows) == 3
+    for namespace, scheduler_name, schedule, time, told in ([cell.strip("`") for cell in row] for row in rows):
+        assert str(uuid5(NAMESPACE_URL, f"{namespace}:{scheduler_name}:{schedule}:{time}")) == told
+
+
 def test_the_wire_contract_names_every_header_of_ours() -> None:
     page = (ROOT / "docs/wire.md").read_text()
     source = (PACKAGE / "model/headers.py").read_text()
@@ -54,7 +62,9 @@ def test_the_wire_contract_names_every_header_of_ours() -> None:
 
 def test_the_topology_page_names_every_exchange_and_argument() -> None:
     page = (ROOT / "docs/topology.md").read_text()
-    made = base("amqpworker") + ladder("amqpworker") + work_queue("amqpworker", "emails")
+    made = (
+        base("amqpworker") + ladder("amqpworker") + work_queue("amqpworker", "emails") + scheduler("amqpworker", "main")
+    )
     told = [re.sub(r"delay\.\d\d", "delay.", exchange.name) for exchange in made.exchanges]
     arguments = {name for queue in made.queues for name in queue.arguments}
     keys = {name for name in arguments if not name.startswith("x-dead-letter-")} | {"x-dead-letter-strategy"}

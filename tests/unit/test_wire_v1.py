@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from amqpworker.broker.amqp.encode import encode_publish
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
 from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.routing import envelope
-from amqpworker.routing.topology import Names, base, ladder, work_queue
+from amqpworker.routing.schedule_messages import Command, publication_of_command
+from amqpworker.routing.topology import Names, base, ladder, scheduler, work_queue
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "wire_v1.json"
 NAMES = Names("amqpworker")
@@ -55,7 +56,16 @@ def publications() -> dict[str, Publication]:
         "dead": envelope.dead_lettered(delivery(), Dead("failed", failure), ID, "host:1", NAMES, NOW),
         "replied": envelope.publication_of_reply(delivery(), encode_done(b"42")),
         "replied with a failure": envelope.publication_of_reply(delivery(), encode_failed("failed", failure)),
+        "paused": command("pause", "nightly"),
+        "resumed": command("resume", "nightly"),
+        "listed": command("list"),
     }
+
+
+def command(kind: Literal["pause", "resume", "list"], schedule: str = "") -> Publication:
+    publication = publication_of_command(Command(kind, "main", schedule), "c-1", 2.0, NAMES, NOW)
+    publication.properties.message_id = ID
+    return publication
 
 
 def described(publication: Publication) -> dict[str, Any]:
@@ -76,6 +86,7 @@ def described(publication: Publication) -> dict[str, Any]:
 
 def wire() -> str:
     topology = base("amqpworker") + ladder("amqpworker") + work_queue("amqpworker", "emails")
+    topology += scheduler("amqpworker", "main")
     found = {
         "messages": {name: described(one) for name, one in publications().items()},
         "topology": asdict(topology),

@@ -212,6 +212,8 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("topology show clishop:nope", "has no 'nope'"),
         ("topology show clishop:other", "is of type int"),
         ("topology show no.such:app", "There is no module 'no.such'"),
+        (["topology", "show", "clishop:app", "--scheduler", ""], "Scheduler name must be a non-empty string"),
+        ("topology declare clishop:app --scheduler amq.x", "Scheduler name must not begin with 'amq.'"),
         ("topology check clishop:app --management localhost:1", "must be http://HOST:PORT or https://HOST:PORT"),
         ("status abc", "'abc' is not a process id, HOST:PORT or the path of a socket."),
         ("status localhost:http", "is not a process id, HOST:PORT or the path of a socket."),
@@ -224,7 +226,7 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("broker stop --folder clishop.py", "clishop.py cannot be used for a node"),
     ],
 )
-def test_wrong_input_is_reported_in_one_line_with_exit_code_2(cli: Cli, line: str, told: str) -> None:
+def test_wrong_input_is_reported_in_one_line_with_exit_code_2(cli: Cli, line: str | list[str], told: str) -> None:
     ended = cli(line)
     assert told in ended.complaint()
     assert ended.code == 2
@@ -330,6 +332,16 @@ def test_topology_show_as_json_has_every_part(cli: Cli) -> None:
         "routing_key": "",
         "arguments": {"x-match": "all", "aw-wait-00": None},
     } in told["bindings"]
+
+
+def test_topology_show_has_the_schedulers_that_are_named(cli: Cli) -> None:
+    assert "schedule" not in cli("topology show clishop:app").out
+    ended = cli("topology show clishop:app --scheduler main --scheduler nightly")
+    assert max(map(len, ended.out.splitlines())) <= 80
+    for part in ("amqpworker.schedule.main", "amqpworker.schedule.nightly", "x-single-active-consumer = True"):
+        assert part in ended.out
+    told = cli("topology show clishop:app --scheduler main --json").json
+    assert {name: len(parts) for name, parts in told.items()} == {"exchanges": 36, "queues": 37, "bindings": 39}
 
 
 def test_the_app_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

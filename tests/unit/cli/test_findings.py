@@ -16,7 +16,7 @@ from amqpworker.cli.findings import (
     node_findings,
     running_nodes,
 )
-from amqpworker.routing.topology import Topology, base, work_queue
+from amqpworker.routing.topology import Topology, base, scheduler, work_queue
 
 NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
 
@@ -77,6 +77,26 @@ def test_a_policy_that_overrides_an_argument_is_found_with_its_name_and_both_val
 def test_a_policy_of_the_same_effect_is_not_a_finding() -> None:
     told = {"policy": "all", "effective_policy_definition": {"overflow": "reject-publish", "delivery-limit": 200}}
     assert findings_of(NEEDED, listed_queues(NEEDED, **told), listed_bindings(NEEDED)) == []
+
+
+def test_the_queue_of_a_scheduler_without_a_single_active_consumer_is_found() -> None:
+    needed = scheduler("amqpworker", "main")
+    (declared,) = needed.queues
+    listed = {"name": declared.name, "arguments": dict(declared.arguments)}
+    assert findings_of(needed, [listed], listed_bindings(needed)) == []
+    del listed["arguments"]["x-single-active-consumer"]
+    (found,) = findings_of(needed, [listed], listed_bindings(needed))
+    assert (found.kind, found.name) == ("differs", "amqpworker.schedule.main")
+    assert "declared without x-single-active-consumer" in found.text
+
+
+@pytest.mark.parametrize("key", ["message-ttl", "expires", "max-length"])
+def test_a_policy_that_removes_tokens_is_found(key: str) -> None:
+    needed = scheduler("amqpworker", "main")
+    (declared,) = needed.queues
+    listed = {"name": declared.name, "arguments": dict(declared.arguments), "effective_policy_definition": {key: 1}}
+    (found,) = findings_of(needed, [{**listed, "policy": "all"}], listed_bindings(needed))
+    assert (found.kind, found.name) == ("policy", "amqpworker.schedule.main")
 
 
 def test_letters_that_a_queue_cannot_hand_on_are_found() -> None:

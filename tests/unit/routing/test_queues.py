@@ -6,7 +6,7 @@ import pytest
 
 from amqpworker import App, ConfigError, Settings
 from amqpworker.routing.queues import Plan
-from amqpworker.routing.topology import base, ladder, work_queue
+from amqpworker.routing.topology import base, ladder, scheduler, work_queue
 
 
 def test_a_queue_needs_its_topology_and_a_delay_the_ladder() -> None:
@@ -62,3 +62,18 @@ def test_the_plan_of_a_namespace_names_only_its_own() -> None:
     plan.add_queue("work")
     names = [one.name for one in (*plan.whole().exchanges, *plan.whole().queues)]
     assert all(name.startswith("acme.") or name in {"work", "work.dead"} for name in names)
+
+
+def test_what_the_app_needs_includes_the_schedulers_that_are_named() -> None:
+    plan = Plan("acme", declare=True)
+    plan.add_queue("work")
+    of_both = scheduler("acme", "main") + scheduler("acme", "other")
+    assert plan.whole(["main", "other"]) == plan.whole() + of_both
+    assert [queue.name for queue in of_both.queues] == ["acme.schedule.main", "acme.schedule.other"]
+    assert of_both.bindings[0].routing_key == "main"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 250, "a\nb", "\ud800", "amq.main"])
+def test_a_name_that_no_scheduler_can_have_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="Scheduler name must"):
+        Plan("acme", declare=True).whole([name])
