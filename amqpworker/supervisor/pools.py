@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 ProcessKind: TypeAlias = Literal["worker", "scheduler"]
 PROGRAMS: Mapping[ProcessKind, str] = {
     "worker": "amqpworker.worker.process",
-    "scheduler": "amqpworker.scheduler.process",
+    "scheduler": "amqpworker.scheduler",
 }
 
 

@@ -182,7 +182,7 @@ def test_a_scheduler_without_an_app_has_that_of_all_pools_or_that_of_the_environ
     spec = read(tmp_path, text, app).pools[-1]
     assert spec == scheduler_spec(SchedulerOptions(app=expected))
     assert (spec.processes, spec.slots, spec.recycling) == (1, 0, Recycling())
-    assert spec.program == "amqpworker.scheduler.process"
+    assert spec.program == "amqpworker.scheduler"
 
 
 def test_everything_about_a_scheduler_in_a_file_reaches_its_process(tmp_path: Path) -> None:
