@@ -109,13 +109,14 @@ def pool(
     drain: float = 20.0,
     more: str = "",
     target: str | None = "shop:app",
+    command: str = "worker",
 ) -> Iterator[Pool]:
     """Run a pool on the shop's tasks, and on `more` of them; whatever is left of it at the end is killed."""
     named = [] if target is None else [target]
     (folder / "shop.py").write_text(SHOP.format(url=url, drain=drain) + more)
     with (
         (folder / "log").open("w") as log,
-        started(folder, environment(), "worker", *named, *options, stdout=log, stderr=log) as process,
+        started(folder, environment(), command, *named, *options, stdout=log, stderr=log) as process,
     ):
         running = Pool(process, folder, broker)
         try:

@@ -18,6 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
+from amqpworker.cli.scheduler_command import scheduler_app
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
@@ -63,7 +64,7 @@ def options(
     """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
 
 
-for part in (worker_app, send_app, status_app, unit_app):
+for part in (worker_app, scheduler_app, send_app, status_app, unit_app):
     program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
@@ -94,9 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(text: str, code: int, given: Sequence[str]) -> None:
-    """Report why a command ends; as a JSON line if it is a worker with --log-json."""
+    """Report why a command ends; as a JSON line if it is a service with --log-json."""
     log_options = [option for option in given if option in {"--log-json", "--no-log-json"}]
-    if given[:1] == ["worker"] and log_options[-1:] == ["--log-json"] and "--check" not in given:
+    if given[:1] in (["worker"], ["scheduler"]) and log_options[-1:] == ["--log-json"] and "--check" not in given:
         from amqpworker.log.format import configure
         from amqpworker.log.logger import get_logger
 

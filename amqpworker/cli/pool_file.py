@@ -1,5 +1,5 @@
 """
-The file that `amqpworker worker --config` reads: several pools, of one app or several.
+The file that `amqpworker worker --config` reads: several pools, of one app or several, and perhaps a scheduler.
 
 A mistake in it is reported on one line, with the file, the key and what is wrong. It is read once: a reload brings new code,
 not new options.
@@ -14,12 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from amqpworker.errors import ConfigError
+from amqpworker.scheduler.scheduler_options import SchedulerOptions, SchedulerTable
 from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec
 from amqpworker.worker.options import Flag, LogOptions, PoolOptions, QueueOptions, WorkerOptions, repeated
+
+SCHEDULER = "scheduler"
 
 
 class PoolTable(PoolOptions):
@@ -42,6 +45,7 @@ class ConfigFile(LogOptions):
     health: Annotated[str | None, Flag("ADDRESS")] = Field(
         None, description="Serve /livez, /readyz and /status at HOST:PORT, or on a unix socket."
     )
+    scheduler: SchedulerTable | None = None
     pools: tuple[PoolTable, ...] = Field((), strict=False, validate_default=True)
 
     @field_validator("health")
@@ -59,11 +63,16 @@ class ConfigFile(LogOptions):
 
     @field_validator("pools")
     @classmethod
-    def _unique(cls, pools: tuple[PoolTable, ...]) -> tuple[PoolTable, ...]:
-        if not pools:
+    def _unique(cls, pools: tuple[PoolTable, ...], info: ValidationInfo) -> tuple[PoolTable, ...]:
+        # It is missing here if something in it is wrong.
+        scheduler = info.data.get(SCHEDULER, SCHEDULER)
+        if not pools and scheduler is None:
             raise ValueError("there are none: write [[pools]], and below it name = …")
-        if (name := repeated([pool.name for pool in pools])) is not None:
+        names = [pool.name for pool in pools]
+        if (name := repeated(names)) is not None:
             raise ValueError(f"two pools have the name {name!r}")
+        if SCHEDULER in names and scheduler is not None:
+            raise ValueError(f"no pool can have the name {SCHEDULER!r} beside [{SCHEDULER}]")
         return pools
 
 
@@ -75,6 +84,8 @@ def supervisor_config(given: Mapping[str, Any], cores: int) -> SupervisorConfig:
     for table in config.pools:
         own = {**dict(table), "processes": table.processes or cores}
         pools.append(pool_spec(own.pop("name"), WorkerOptions.model_validate({**own, **common})))
+    if config.scheduler is not None:
+        pools.append(scheduler_spec(SchedulerOptions.model_validate({**dict(config.scheduler), **common})))
     return SupervisorConfig(tuple(pools), config.health, config.log_level, config.log_json)
 
 
@@ -83,21 +94,36 @@ def pool_spec(name: str, options: WorkerOptions) -> PoolSpec:
     return PoolSpec(name, options.model_dump(mode="json"), options.slots)
 
 
+def scheduler_spec(options: SchedulerOptions) -> PoolSpec:
+    """Return a scheduler as the supervisor gets it."""
+    return PoolSpec(SCHEDULER, options.model_dump(mode="json"), slots=0, kind="scheduler")
+
+
 def read_config(path: Path, app: str | None, cores: int) -> SupervisorConfig:
     """
     Return the pools of a file; raises ConfigError if it cannot be read, or something in it is wrong.
 
-    `app` and `cores` apply to a pool that has no `app` or `processes` of its own.
+    `app` and `cores` apply to a pool that has no `app` or `processes` of its own; a scheduler without `app` has that of all pools.
     """
     content = _load_toml(path)
-    pools = content.get("pools")
+    pools, scheduler = content.get("pools"), content.get(SCHEDULER)
     if app and isinstance(pools, list):
-        content["pools"] = [{"app": app, **table} if isinstance(table, dict) else table for table in pools]
+        content["pools"] = pools = [{"app": app, **table} if isinstance(table, dict) else table for table in pools]
+    if isinstance(scheduler, dict):
+        content[SCHEDULER] = {**_default_app(pools, app), **scheduler}
     try:
         return supervisor_config(content, cores)
     except ValidationError as error:
         found = "; ".join(f"{_place(wrong['loc'], content)}: {mistake(dict(wrong))}" for wrong in error.errors())
         raise ConfigError(f"{path}: {found}.") from None
+
+
+def _default_app(pools: Any, app: str | None) -> dict[str, Any]:
+    """Return the app of a scheduler that does not name one: that of the pools if all have the same, else `app`."""
+    tables = [table for table in pools if isinstance(table, dict)] if isinstance(pools, list) else []
+    same = tables and all(table.get("app") == tables[0].get("app") for table in tables)
+    found = tables[0].get("app") if same else app
+    return {} if found is None else {"app": found}
 
 
 def _load_toml(path: Path) -> dict[str, Any]:
@@ -154,9 +180,9 @@ def mistake(error: Mapping[str, Any]) -> str:
 
 
 def _unknown_key(location: tuple[int | str, ...]) -> str:
-    models: dict[int, type[BaseModel]] = {1: ConfigFile, 3: PoolTable}
+    models: dict[int, type[BaseModel]] = {1: ConfigFile, 2: SchedulerTable, 3: PoolTable}
     key = str(location[-1])
     if len(location) > 1 and key in ConfigFile.model_fields:
-        return "belongs to the whole file: write it above the first [[pools]]"
+        return "belongs to the whole file: write it above the first table"
     near = difflib.get_close_matches(key, models.get(len(location), QueueOptions).model_fields, n=1)
     return f"unknown key{f' (did you mean {near[0]}?)' if near else ''}"

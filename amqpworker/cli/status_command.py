@@ -228,7 +228,7 @@ def status_tables(state: dict[str, Any]) -> Group:
     parts: list[Any] = [Text(f"supervisor {state['pid']}: {state['status']}"), Text("")]
     if pools := state.get("pools", ()):  # an older version does not report them
         lines = [f"{_name_and_app(pool)}: {pool['consuming']}/{pool['wanted']} consuming" for pool in pools]
-        parts += [*map(Text, lines), Text("")]
+        parts += [*map(Text, [*lines, *_scheduler_lines(state)]), Text("")]
     parts.append(_processes_table(state))
     parts += _waiting_lines(state)
     if any(process["running"] for process in state["processes"]):
@@ -247,6 +247,30 @@ def _name_and_app(pool: dict[str, Any]) -> str:
     return f"{printable(pool['name'])} ({printable(app)})" if app else printable(pool["name"])
 
 
+def _scheduler_lines(state: dict[str, Any]) -> list[str]:
+    """Return a line for each scheduler process: during a reload there are two."""
+    # An older version does not report them.
+    found = [process for process in state["processes"] if process.get("scheduler")]
+    return [f"scheduler {printable(process['scheduler']['name'])}: {_leading(process)}" for process in found]
+
+
+def _leading(process: dict[str, Any]) -> str:
+    """Return which scheduler leads, as the process of one knows it."""
+    scheduler = process["scheduler"]
+    if not process["consuming"]:
+        return _stage(process)
+    if scheduler["leads"]:
+        return f"leads since {printable(scheduler['since'])}"
+    if scheduler["leader"]:
+        return f"standby, {printable(scheduler['leader'])} leads since {printable(scheduler['since'])}"
+    return "standby, does not know yet which one leads"
+
+
+def _stage(process: dict[str, Any]) -> str:
+    waits = process["stage"] == "consuming" and not process["consuming"]
+    return "stalled" if process["stalled"] else "waiting" if waits else str(process["stage"])
+
+
 def _waiting_lines(state: dict[str, Any]) -> list[Any]:
     """Return a line for each broker or queue that processes wait for, unless the status shows it already."""
     from rich.text import Text
@@ -259,13 +283,12 @@ def _waiting_lines(state: dict[str, Any]) -> list[Any]:
 def _processes_table(state: dict[str, Any]) -> Table:
     made = table("pool", "nr", "pid", "stage", "tasks", "isolated", "done", "retried", "dead", "MiB", "age")
     for process in state["processes"]:
-        stage = "waiting" if process["stage"] == "consuming" and not process["consuming"] else process["stage"]
         suspects = process["waiting_suspects"]
         made.add_row(
             printable(process["pool"]),
             str(process["number"]),
             str(process["pid"]),
-            "stalled" if process["stalled"] else stage,
+            _stage(process),
             str(len(process["running"])),
             f"{process['isolated']} +{suspects}" if suspects else str(process["isolated"]),
             *(str(process["counts"][name]) for name in ("done", "retried", "dead")),

@@ -1,5 +1,5 @@
 """
-`amqpworker unit`: a systemd unit for a pool.
+`amqpworker unit`: a systemd unit for a pool or a scheduler.
 
 Decides how systemd runs a pool: what the service can access, when it is restarted, how it is stopped. `deploy/systemd/` has
 the same unit as a template for many pools.
@@ -99,6 +99,7 @@ unit_app = typer.Typer()
     epilog=examples(
         "amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service",
         "amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16",
+        "amqpworker unit shop.tasks:app --scheduler --name shop-scheduler -- --file schedules.toml",
         "amqpworker unit --folder /srv/shop --config /etc/amqpworker/shop.toml",
     )
 )
@@ -106,8 +107,13 @@ def unit(
     app: Annotated[str | None, typer.Argument(metavar="MODULE:APP", help="The app to run.")] = None,
     options: Annotated[
         list[str] | None,
-        typer.Argument(metavar="-- OPTIONS OF WORKER", help="Options of `amqpworker worker`."),
+        typer.Argument(
+            metavar="-- OPTIONS", help="Options of `amqpworker worker`, or with --scheduler of `amqpworker scheduler`."
+        ),
     ] = None,
+    scheduler: Annotated[
+        bool, typer.Option("--scheduler", help="Run the app's schedules (`amqpworker scheduler`) instead of its tasks.")
+    ] = False,
     name: Annotated[str, typer.Option(metavar="NAME", help="Name of the unit.")] = "amqpworker",
     folder: Annotated[
         Path | None,
@@ -119,19 +125,21 @@ def unit(
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
-    Print a systemd unit that runs an app, or the pools of a file.
+    Print a systemd unit that runs an app, its schedules, or the pools of a file.
 
     The service notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
     """
     if (app is None) == (config is None):
         raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")
+    if scheduler and config is not None:
+        raise ConfigError("--scheduler cannot be used with --config: write [scheduler] in the file.")
     arguments = [app, *(options or [])] if app is not None else ["--config", str(_as_given(Path(str(config))))]
-    command = [*_program_as_given(), "worker", *arguments]
+    command = [*_program_as_given(), "scheduler" if scheduler else "worker", *arguments]
     where = _as_given(folder or Path())
     credential = _as_given(credential_file)
     _check_printable(name, [*command, str(where), str(credential)])
     if app is not None:
-        _check_worker(app, options or [])
+        _check_options(app, options or [], scheduler)
     needed = [where, *([Path(arguments[1])] if config else [])]
     for path in needed:
         if not path.exists():
@@ -166,20 +174,22 @@ def _check_printable(name: str, words: list[str]) -> None:
         )
 
 
-def _check_worker(app: str, options: list[str]) -> None:
-    """Refuse what `amqpworker worker` would refuse at once, without importing the app."""
-    # Loaded only by this command: it is most of what the worker command needs.
-    from amqpworker.cli.worker_command import ALLOWED_WITH_CONFIG, config_from_flags, worker_app
+def _check_options(app: str, options: list[str], scheduler: bool) -> None:
+    """Refuse what `amqpworker worker` or `amqpworker scheduler` would refuse at once, without importing the app."""
+    # Loaded only by this command: they are most of what those commands need.
+    from amqpworker.cli import scheduler_command, worker_command
     from amqpworker.worker.app_loader import split_target
 
     split_target(app)
-    given = typer.main.get_command(worker_app).make_context("amqpworker worker", [app, *options]).params
-    for name in ALLOWED_WITH_CONFIG:
-        if given.pop(name):
+    name, typed = ("scheduler", scheduler_command.scheduler_app) if scheduler else ("worker", worker_command.worker_app)
+    given = typer.main.get_command(typed).make_context(f"amqpworker {name}", [app, *options]).params
+    for option in worker_command.ALLOWED_WITH_CONFIG:
+        if given.pop(option, None):
             raise ConfigError(
-                f"--{name.removeprefix('as_')} cannot be used after --: it is not an option of a service."
+                f"--{option.removeprefix('as_')} cannot be used after --: it is not an option of a service."
             )
-    config_from_flags(given.pop("app"), given)
+    check = scheduler_command.config_from_flags if scheduler else worker_command.config_from_flags
+    check(given.pop("app"), given)
 
 
 def unreadable_part(path: Path) -> Path | None:

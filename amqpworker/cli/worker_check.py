@@ -1,7 +1,7 @@
 """
-`amqpworker worker --check`: what would run, without running it.
+`amqpworker worker --check` and `amqpworker scheduler --check`: what would run, without running it.
 
-Decides how it is shown. Each pool's app is imported in a process of its own (`worker.dry_run`).
+Decides how it is shown. Each pool's app is imported in a process of its own (`worker.dry_run`, `scheduler.schedule_check`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 from amqpworker.cli.output import console, table, write_json
 from amqpworker.errors import ConfigError
@@ -24,14 +24,21 @@ from amqpworker.ipc.descendants import alive_with_descendants, descendants_of, t
 from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.log.terminal import print_error, printable
+from amqpworker.scheduler.schedule_check import CheckedSchedules
 from amqpworker.supervisor.launch import SupervisorConfig
-from amqpworker.supervisor.pools import PoolSpec
+from amqpworker.supervisor.pools import PoolSpec, ProcessKind
 from amqpworker.worker.dry_run import Checked
 from amqpworker.worker.options import WorkerOptions
 
 # How late the end of a process is noticed if another process, which it has started, keeps the pipe open.
 POLL_INTERVAL = 0.2
 READ_SIZE = 1 << 16
+
+Result: TypeAlias = Checked | CheckedSchedules
+CHECKS: Mapping[ProcessKind, tuple[str, type[Checked | CheckedSchedules]]] = {
+    "worker": ("amqpworker.worker.dry_run", Checked),
+    "scheduler": ("amqpworker.scheduler.schedule_check", CheckedSchedules),
+}
 
 
 def check_pools(config: SupervisorConfig, as_json: bool) -> None:
@@ -46,25 +53,28 @@ def check_pools(config: SupervisorConfig, as_json: bool) -> None:
     if problems:
         raise ConfigError(" ".join(problems))
     if as_json:
-        write_json({"health": config.health, "pools": [_as_object(spec, checked) for spec, checked in found]})
+        shown = {kind: [_as_object(*one) for one in found if one[0].kind == kind] for kind in CHECKS}
+        scheduler = next(iter(shown["scheduler"]), None)
+        write_json({"health": config.health, "pools": shown["worker"], "scheduler": scheduler})
         return
-    _print_table(found, config.health)
+    _print_tables(found, config.health)
     for spec, checked in found:
         for warning in checked.warnings:
             print_error(f"Warning: {f'pool {spec.name!r}: ' if named else ''}{warning}")
 
 
-def dry_run(spec: PoolSpec) -> Checked:
+def dry_run(spec: PoolSpec) -> Result:
     """Return what a process of its own found out about a pool; afterwards it and the processes it started are killed."""
+    program, result = CHECKS[spec.kind]
     reading, writing = os.pipe()
-    command = [*command_of("amqpworker.worker.dry_run"), json.dumps(spec.options), str(writing)]
+    command = [*command_of(program), json.dumps(spec.options), str(writing)]
     with open(reading, "rb", buffering=0) as pipe:
         try:
             process = subprocess.Popen(  # noqa: S603 - our own
                 command, stdin=subprocess.DEVNULL, pass_fds=[writing], process_group=0
             )
         except OSError as error:
-            return Checked(problem=f"Cannot start a process to import {spec.options['app']!r}: {error.strerror}.")
+            return result(problem=f"Cannot start a process to import {spec.options['app']!r}: {error.strerror}.")
         finally:
             os.close(writing)
         try:
@@ -75,11 +85,13 @@ def dry_run(spec: PoolSpec) -> Checked:
                 os.killpg(process.pid, signal.SIGKILL)
             terminate_all(lambda: alive_with_descendants(left), grace=0.0)
             process.wait()
-    return found if isinstance(found, Checked) else Checked(problem=f"{spec.options['app']!r} {found}.")
+    if isinstance(found, str):
+        return result(problem=f"{spec.options['app']!r} {found}.")
+    return result.model_validate_json(found)
 
 
-def _read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: float) -> Checked | str:
-    """Return what a process writes into a pipe, as a line, or why there is none."""
+def _read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: float) -> bytes | str:
+    """Return the line that a process writes into a pipe, or (as a `str`) why there is none."""
     until = time.monotonic() + timeout
     line = b""
     while not line.endswith(b"\n"):
@@ -96,10 +108,13 @@ def _read_answer(process: subprocess.Popen[bytes], pipe: io.FileIO, timeout: flo
             return f"cannot be imported: its process ended by {describe_exit(code)}"
         if time.monotonic() >= until:
             return f"is not imported within {timeout:g} s: find what it waits for, or increase --start-timeout"
-    return Checked.model_validate_json(line)
+    return line
 
 
-def _as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
+def _as_object(spec: PoolSpec, found: Result) -> dict[str, Any]:
+    if isinstance(found, CheckedSchedules):
+        options = {name: spec.options[name] for name in ("name", "app", "file", "stall_timeout", "start_timeout")}
+        return {**options, **found.model_dump(exclude={"problem"})}
     return {
         "name": spec.name,
         "app": spec.options["app"],
@@ -115,14 +130,28 @@ def _as_object(spec: PoolSpec, found: Checked) -> dict[str, Any]:
     }
 
 
-def _print_table(found: Sequence[tuple[PoolSpec, Checked]], health: str | None) -> None:
+def _print_tables(found: Sequence[tuple[PoolSpec, Result]], health: str | None) -> None:
     rows = table("pool", "app", "processes", "queue", "threads", "prefetch")
     for spec, checked in found:
+        if isinstance(checked, CheckedSchedules):
+            continue
         pool = [printable(spec.name), printable(spec.options["app"]), str(spec.processes)]
         for serving in checked.queues:
             threads = f"{serving.threads} of its own" if serving.own else str(serving.threads)
             rows.add_row(*pool, printable(serving.queue), threads, str(serving.prefetch))
             pool = ["", "", ""]
-    console().print(rows)
+    if rows.row_count:
+        console().print(rows)
+    for spec, checked in found:
+        if isinstance(checked, CheckedSchedules):
+            _print_schedules(spec, checked)
     if health is not None:
         console().print(f"health: {printable(health)}")
+
+
+def _print_schedules(spec: PoolSpec, checked: CheckedSchedules) -> None:
+    title = f"scheduler {printable(spec.options['name'])} ({printable(spec.options['app'])})"
+    rows = table("schedule", "task", "queue", "times", "next", title=title)
+    for one in checked.schedules:
+        rows.add_row(*map(printable, (one.name, one.task, one.queue, one.timing, one.next or "never")))
+    console().print(rows)

@@ -19,6 +19,8 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
 
 MAX_REASON = 500
+# For the name of a leader and for a time.
+MAX_SHORT_TEXT = 80
 # The rest of the longest line: names of fields, and numbers.
 MAX_TEXT_BYTES = select.PIPE_BUF - 200
 MAX_LINE = 16384
@@ -38,8 +40,9 @@ class Report:
     * `misconfigured`: it can never run, for this `reason`.
     * `exiting`: it has stopped consuming by itself, for this `reason`, and ends soon.
     * `waiting`: `reason` is what it waits for before it consumes from all its queues, and why; "" once it consumes.
-    * `leading`: of a scheduler: whether it `leads`, and the `leader` (host:pid) that leads `since` then; "" if that is not known.
     * `suspect_query`: it asks which of the messages `keys` were running in a process that has died.
+    * `leading`: whether it `leads` all schedulers of its name, and which one does (`leader`, HOST:PID), `since` when; both are ""
+      if it does not know.
     """
 
     event: Event
@@ -90,7 +93,8 @@ class Reporter:
 
 def _encode_report(report: Report) -> bytes:
     """Return a report as a line, preceded by a newline: other code may have written part of a line before."""
-    fields = {**asdict(report), "reason": report.reason[:MAX_REASON]}
+    leader, since = report.leader[:MAX_SHORT_TEXT], report.since[:MAX_SHORT_TEXT]
+    fields = {**asdict(report), "reason": report.reason[:MAX_REASON], "leader": leader, "since": since}
     # Not in ASCII, in which an emoji has 12 bytes: so a character has at most 6, as a control character does.
     return b"\n" + json.dumps(fields, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n"
 
@@ -118,7 +122,9 @@ def _parse_report(line: bytes) -> Report | None:
     try:
         fields: dict[str, Any] = json.loads(line)
         report = Report(**{**fields, "keys": tuple(fields.get("keys", ()))})
-        valid = report.event in EVENTS and all(isinstance(text, str) for text in (report.reason, *report.keys))
+        texts = (report.reason, report.leader, report.since, *report.keys)
+        valid = report.event in EVENTS and all(isinstance(text, str) for text in texts)
+        valid = valid and isinstance(fields.get("leads", False), bool)
         return report if valid and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

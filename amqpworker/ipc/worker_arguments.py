@@ -1,5 +1,5 @@
 """
-The command line of a worker process: a supervisor builds it, and the process reads it.
+The command line of a worker or scheduler process: a supervisor builds it, and the process reads it.
 
 Decides the order of the arguments; the first is always the version of the parent (`interpreter`).
 """
@@ -27,9 +27,9 @@ class WorkerArguments(NamedTuple):
     reports: int | None = None
     memory: int | None = None
 
-    def command(self) -> list[str]:
-        """Return the command that starts the process."""
-        return [*command_of("amqpworker.worker.process"), VERSION_ARGUMENT, *map(str, self)]
+    def command(self, program: str) -> list[str]:
+        """Return the command that starts the process; `program` is the name of its module."""
+        return [*command_of(program), VERSION_ARGUMENT, *map(str, self)]
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:

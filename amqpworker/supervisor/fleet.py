@@ -8,7 +8,7 @@ process beyond its size, and a process that consumes is not drained before its r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from amqpworker.ipc.exit_status import FAILED, MISCONFIGURED, STOPPED, describe_exit
@@ -31,7 +31,8 @@ class Fleet:
     All worker processes of a supervisor.
 
     `sizes` is how many processes each pool has, `jitter` returns a factor about 1, `start_timeouts` is how many seconds the
-    processes of a pool have to become ready, `max_starts` how many of all processes may start at once.
+    processes of a pool have to become ready, `max_starts` how many of all processes may start at once. The size of the pools
+    `fixed` never changes.
     """
 
     def __init__(
@@ -40,9 +41,10 @@ class Fleet:
         jitter: Callable[[], float],
         start_timeouts: Mapping[str, float],
         max_starts: int | None = None,
+        fixed: Collection[str] = (),
     ) -> None:
         self.pools = {name: Pool(name, [Slot(name, n) for n in range(1, size + 1)]) for name, size in sizes.items()}
-        self._start_timeouts = start_timeouts
+        self._start_timeouts, self._fixed = start_timeouts, fixed
         self.processes: dict[int, FleetProcess] = {}
         self._max_starts = math.inf if max_starts is None else max_starts
         self.generation = 1
@@ -286,7 +288,7 @@ class Fleet:
                 reason, effect = process.reason or describe_exit(code), "the old processes keep running"
                 self._log("error", "reload_failed", pool=process.slot.pool, reason=reason, effect=effect)
         elif not self.up and process.can_never_run(code):
-            self._give_up(MISCONFIGURED, process.reason or "A worker process cannot run: see the log.", now)
+            self._give_up(MISCONFIGURED, process.reason or "A process cannot run: see the log.", now)
         else:
             self._on_death(process, code, now)
             self._count_death(code, now)
@@ -301,7 +303,7 @@ class Fleet:
         self._deaths += 1
         if not self.up and self._deaths >= MAX_DEATHS:
             deaths = f"{self._deaths} have ended, the last by {describe_exit(code)}"
-            self._give_up(FAILED, f"No worker process has ever consumed, and {deaths}: see the log.", now)
+            self._give_up(FAILED, f"No process has ever consumed, and {deaths}: see the log.", now)
 
     def _give_up(self, code: int, reason: str, now: float) -> None:
         self._exit_code, self._stop_reason = code, reason
@@ -344,8 +346,8 @@ class Fleet:
         return self.tick(now)
 
     def grow(self, now: float) -> list[Action]:
-        """Add a process to each pool."""
-        for pool in self.pools.values():
+        """Add a process to each pool of variable size."""
+        for pool in (pool for name, pool in self.pools.items() if name not in self._fixed):
             number = max(slot.number for slot in pool.slots) + 1
             pool.slots.append(Slot(pool.name, number))
             self._log("info", "pool_grown", pool=pool.name, processes=len(pool.slots))

@@ -14,7 +14,7 @@ from amqpworker.supervisor.actions import Action
 from amqpworker.supervisor.fleet import Fleet
 from amqpworker.supervisor.pools import MIB, PoolSpec, Recycling
 from amqpworker.supervisor.slots import FleetProcess, Oversize, Stage
-from amqpworker.supervisor.status import History, Observation, SupervisorStatus, status_of
+from amqpworker.supervisor.status import History, Observation, SchedulerView, SupervisorStatus, status_of
 from amqpworker.supervisor.worker_handle import WorkerHandle
 
 CHECK_INTERVAL = 1.0
@@ -75,7 +75,14 @@ class Monitor:
         if process is not None and process.drain_timeout is not None:  # else it does not record yet
             timeout = self._pools[process.slot.pool].stall_timeout
             stalled = "its recording cannot be read" if recording is None else recording.stalled_thread(now, timeout)
-        return Observation(worker.pid, worker.resident_bytes(), recording, stalled, worker.waits)
+        scheduler = self._scheduler_of(process, worker)
+        return Observation(worker.pid, worker.resident_bytes(), recording, stalled, worker.waits, scheduler)
+
+    def _scheduler_of(self, process: FleetProcess | None, worker: WorkerHandle) -> SchedulerView | None:
+        if process is None or (spec := self._pools[process.slot.pool]).kind != "scheduler":
+            return None
+        leading = worker.leading
+        return SchedulerView(str(spec.options["name"]), leading.leads, leading.leader, leading.since)
 
     def _check_process(self, fleet: Fleet, process: FleetProcess, observation: Observation, now: float) -> list[Action]:
         recording, memory, actions = observation.recording, observation.memory, []

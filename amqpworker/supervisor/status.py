@@ -23,11 +23,26 @@ WAITING = frozenset({Stage.READY.value, Stage.CONSUMING.value})
 
 
 @dataclass(frozen=True, slots=True)
+class SchedulerView:
+    """
+    The scheduler that a process runs: its name, whether it leads all of that name, which one does (`leader`), and since when.
+
+    `leader` is HOST:PID and `since` a time as messages have it; both are "" as long as the process does not know.
+    """
+
+    name: str
+    leads: bool
+    leader: str
+    since: str
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """
     What the last check of a process has found.
 
-    `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes.
+    `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes. `scheduler` is None if it
+    runs tasks.
     """
 
     pid: int
@@ -35,6 +50,7 @@ class Observation:
     recording: Recording | None
     stalled: str = ""
     waits: str = ""
+    scheduler: SchedulerView | None = None
 
 
 @dataclass(slots=True)
@@ -53,7 +69,7 @@ class ProcessView:
 
     `isolated` is how many isolated processes it uses, `waiting_suspects` how many messages wait for one, `unconfirmed` how many
     retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it consumes from all
-    its queues, and why.
+    its queues, and why. `scheduler` is None if it runs tasks.
     """
 
     pool: str
@@ -71,6 +87,7 @@ class ProcessView:
     waiting_suspects: int
     unconfirmed: int
     waits: str = ""
+    scheduler: SchedulerView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,18 +183,19 @@ def _view_of(process: FleetProcess, observation: Observation, started: float, no
         waiting_suspects=recording.gauges.waiting_suspects,
         unconfirmed=recording.gauges.unconfirmed,
         waits=observation.waits,
+        scheduler=observation.scheduler,
     )
 
 
 def status_line(state: SupervisorStatus) -> str:
     """Return a status as a short line."""
-    parts = [
-        f"{state.consuming}/{state.wanted} consuming",
-        f"{state.running} running",
-        f"{_rounded(state.counts.done)} done",
-    ]
+    schedulers = [process for process in state.processes if process.scheduler is not None]
+    parts = [f"{state.consuming}/{state.wanted} consuming"]
+    if not schedulers or len(schedulers) < len(state.processes):
+        parts += [f"{state.running} running", f"{_rounded(state.counts.done)} done"]
     if state.counts.dead:
         parts.append(f"{_rounded(state.counts.dead)} dead")
+    parts += _scheduler_parts([process.scheduler for process in schedulers if process.consuming and process.scheduler])
     if state.stopping:
         parts.insert(0, "stopping")
     elif state.reloading:
@@ -191,6 +209,14 @@ def status_line(state: SupervisorStatus) -> str:
         elif reported:
             parts.append(f"{len(waiting)} waiting for {_shorten(reported)}")
     return ", ".join(parts)
+
+
+def _scheduler_parts(consuming: list[SchedulerView]) -> list[str]:
+    """Return what consuming scheduler processes, of which there are two during a reload, are in the status line."""
+    if not consuming:
+        return []
+    leads = any(scheduler.leads for scheduler in consuming)
+    return [f"scheduler {printable(consuming[0].name)} {'leads' if leads else 'is a standby'}"]
 
 
 def _shorten(waits: str) -> str:

@@ -70,6 +70,7 @@ class Supervisor:
             lambda: random.uniform(0.8, 1.2),  # noqa: S311
             {pool.name: pool.start_timeout for pool in pools},
             max_starts,
+            {pool.name for pool in pools if pool.kind == "scheduler"},
         )
         self._workers: dict[int, WorkerHandle] = {}
         self._guard = OrphanGuard()
@@ -192,7 +193,7 @@ class Supervisor:
             case "waiting":
                 self._workers[serial].waits = report.reason
             case "leading":
-                pass
+                self._workers[serial].leading = report
             case "ready":
                 self._perform(self.fleet.on_ready(serial, report.drain_timeout, now))
             case "consuming":
@@ -262,7 +263,9 @@ class Supervisor:
         """Log the status of each process, and have each log the stacks of its threads."""
         assert self._monitor.latest is not None
         for process in self._monitor.latest.processes:
-            fields = {name: value for name, value in asdict(process).items() if name not in {"running", "counts"}}
+            view = asdict(process)
+            hidden = {"running", "counts", *(() if process.scheduler else ("scheduler",))}
+            fields = {name: value for name, value in view.items() if name not in hidden}
             log.info("process_status", **fields, running=[f"{run.task} {run.key}" for run in process.running])
         for worker in self._workers.values():
             # Not by a signal: reading stacks in a signal handler may crash the process.

@@ -35,12 +35,14 @@ class WorkerHandle:
 
     `reports` is the reading end of the pipe for its reports, which have ended if `reports_ended`. `commands` writes to the other
     pipe; the process ends when that is closed, since its supervisor has ended. It starts in `folder`, if that exists, else in the
-    current folder. `waits` is what it waits for until it consumes, as it has reported; `garbled` if it has written other lines.
+    current folder. `waits` is what it waits for until it consumes, and `leading` which scheduler leads, as it has reported;
+    `garbled` if it has written other lines.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         self.garbled = self.reports_ended = False
         self.waits = ""
+        self.leading = Report("leading")
         self._slots = spec.slots
         self._unread = b""
         with ExitStack() as theirs, ExitStack() as ours:
@@ -55,7 +57,7 @@ class WorkerHandle:
             arguments = WorkerArguments(json.dumps(spec.options), *descriptors)
             with stray_signals_blocked():
                 self.process = subprocess.Popen(  # noqa: S603 - our own command
-                    arguments.command(),
+                    arguments.command(spec.program),
                     # The options are not written here: a task that reads standard input must reach its end at once.
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, MARK: "worker"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from pydantic import BaseModel
@@ -44,13 +44,18 @@ def _checked(options: WorkerOptions) -> Checked:
         app = load_app(options.app)
         addresses(app.url)
         served = queue_assignments(app, options)
-    except AmqpWorkerError as error:
-        return Checked(problem=redact_text(str(error)))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is the answer
-        sys.stderr.write(redact_text(traceback.format_exc()))
-        return Checked(problem=str(import_error(options.app, error)))
+        return Checked(problem=problem_of(error, options.app))
     timeout = app.settings.drain_timeout if options.drain_timeout is None else options.drain_timeout
     return Checked(queues=tuple(served), warnings=tuple(_find_warnings(app, served, timeout)), drain_timeout=timeout)
+
+
+def problem_of(error: BaseException, app: str) -> str:
+    """Return why an app cannot run; if its own code has raised this error, its traceback is written to standard error."""
+    if isinstance(error, AmqpWorkerError):
+        return redact_text(str(error))
+    sys.stderr.write(redact_text("".join(traceback.format_exception(error))))
+    return str(import_error(app, error))
 
 
 def _find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: float) -> list[str]:
@@ -67,8 +72,12 @@ def _find_warnings(app: App, served: Sequence[QueueAssignment], drain_timeout: f
         found.append(f"{last}, beyond the ack timeout of {timeout:g} s: the broker redelivers its message meanwhile.")
     if drain_timeout > timeout:
         found.append(f"The drain timeout of {drain_timeout:g} s is beyond the ack timeout of {timeout:g} s.")
-    found += [f"{name} is not a setting: did you mean {meant}?" for name, meant in mistyped(os.environ).items()]
-    return found
+    return found + mistyped_settings()
+
+
+def mistyped_settings() -> list[str]:
+    """Return a warning for each variable of the environment that is almost a setting."""
+    return [f"{name} is not a setting: did you mean {meant}?" for name, meant in mistyped(os.environ).items()]
 
 
 def _name_warnings(tasks: Mapping[str, Task[Any, Any]], served: Sequence[QueueAssignment]) -> list[str]:
@@ -90,18 +99,18 @@ def _is_plain_folder(module: str) -> bool:
     return found is not None and getattr(found, "__file__", None) is None and hasattr(found, "__path__")
 
 
-def main(arguments: Sequence[str]) -> NoReturn:
+def main(arguments: Sequence[str], check: Callable[[str], BaseModel]) -> NoReturn:
     """Check the options in the first argument (JSON), and write the result as a line to the descriptor in the second."""
     descriptor = int(arguments[1])
     os.set_inheritable(descriptor, False)
     # What the user's code prints is not what our caller prints.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     children = TaskProcesses()
-    found = _checked(WorkerOptions.model_validate_json(arguments[0]))
+    found = check(arguments[0])
     children.end()
     os.write(descriptor, found.model_dump_json().encode() + b"\n")
     exit_now(0)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], lambda options: _checked(WorkerOptions.model_validate_json(options)))

@@ -57,6 +57,6 @@ def test_a_process_that_writes_garbage_wherever_it_can_is_replaced_and_its_paren
     done = subprocess.run(
         [sys.executable, "-c", BESIDE_FAKES], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "No worker process has ever consumed, and 3 have ended" in done.stdout, done.stderr
+    assert "No process has ever consumed, and 3 have ended" in done.stdout, done.stderr
     assert "Traceback" not in done.stderr
     assert ("its recording cannot be read" in done.stderr) == bool(ready)

@@ -13,9 +13,14 @@ from pydantic import Field
 from amqpworker.cli.main import UsageError
 from amqpworker.cli.option_flags import flagged, flags_of, takes_options_of
 from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config
+from amqpworker.cli.scheduler_command import MODELS as SCHEDULER_MODELS
+from amqpworker.cli.scheduler_command import scheduler_app
 from amqpworker.cli.worker_command import MODELS, worker_app
+from amqpworker.scheduler.scheduler_options import SchedulerOptions, SchedulerTable
 from amqpworker.worker.options import Flag, PoolOptions, WorkerOptions
 
+TABLES = {"pools", "scheduler"}
+OF_SCHEDULER = {"scheduler", "scheduler_name", "scheduler_file"}
 SETTINGS = Path(__file__).parents[3] / "docs/settings.md"
 
 
@@ -51,22 +56,43 @@ def test_a_field_that_a_model_gets_is_an_option_with_its_flag_bounds_default_and
     assert given["threads"] == 8
 
 
+@pytest.mark.parametrize("model", SCHEDULER_MODELS)
+def test_every_field_of_a_scheduler_is_an_option_of_its_command_with_the_default_of_the_model(model: Any) -> None:
+    options = command_options(scheduler_app)
+    for name, field in model.model_fields.items():
+        if name not in TABLES:
+            assert options[name].default == (field.default if name != "app" else None)
+            assert options[name].help == field.description
+
+
 @pytest.mark.parametrize("model", [PoolOptions, ConfigFile])
 def test_every_field_of_a_pool_is_an_option_of_the_worker_command_with_the_default_of_the_model(model: Any) -> None:
     options = command_options(worker_app)
     for name, field in model.model_fields.items():
-        if name != "pools":
+        if name not in TABLES:
             assert options[name].default == (field.default if name not in {"app", "queues"} else None)
             assert options[name].help == field.description
 
 
 def test_every_option_of_the_worker_command_is_a_key_of_the_file_and_reaches_each_process(tmp_path: Path) -> None:
     keys = {*PoolTable.model_fields, *ConfigFile.model_fields}
-    assert command_options(worker_app).keys() - {"config", "check", "as_json"} == keys - {"name", "pools"}
+    assert command_options(worker_app).keys() - OF_SCHEDULER - {"config", "check", "as_json"} == keys - {
+        "name",
+        *TABLES,
+    }
     path = tmp_path / "pools.toml"
     path.write_text("[[pools]]\nname = 'mail'")
     (pool,) = read_config(path, "shop:app", 2).pools
-    assert pool.options.keys() == WorkerOptions.model_fields.keys() == keys - {"name", "pools", "health"}
+    assert pool.options.keys() == WorkerOptions.model_fields.keys() == keys - {"name", "health", *TABLES}
+
+
+def test_every_option_of_the_scheduler_command_is_a_key_of_the_file_and_reaches_the_process(tmp_path: Path) -> None:
+    keys = {*SchedulerTable.model_fields, *ConfigFile.model_fields}
+    assert command_options(scheduler_app).keys() - {"check", "as_json"} == keys - TABLES
+    path = tmp_path / "pools.toml"
+    path.write_text("[scheduler]")
+    (scheduler,) = read_config(path, "shop:app", 2).pools
+    assert scheduler.options.keys() == SchedulerOptions.model_fields.keys() == keys - {"health", *TABLES}
 
 
 def rows() -> list[str]:
@@ -75,10 +101,30 @@ def rows() -> list[str]:
     for model in MODELS:
         for name, field, flag in flagged(model):
             flags = ", ".join(f"`{one}`" for one in re.split("[,/]", ",".join(reversed(flags_of(name, flag)))))
-            plain = f"{field.default:g}" if isinstance(field.default, float) else field.default
-            default = flag.unset or ("none" if plain is None else f"`{plain}`")
-            found.append(f"| {flags} | `{name}` | {default} | {field.description} |")
+            found.append(f"| {flags} | `{name}` | {shown_default(field, flag)} | {field.description} |")
     return found
+
+
+def scheduler_rows() -> list[str]:
+    """Return the rows about schedulers: those of a worker that begin like it are for the scheduler alone."""
+    found = []
+    for name, field, flag in flagged(SchedulerTable):
+        (own,) = flags_of(name, flag)
+        of_worker = f"--scheduler{own[1:]}" if f"scheduler_{name}" in OF_SCHEDULER else own
+        found.append(f"| `{own}` | `{of_worker}` | `{name}` | {shown_default(field, flag)} | {field.description} |")
+    return found
+
+
+def shown_default(field: Any, flag: Flag) -> str:
+    """Return the default of an option as the page shows it."""
+    plain = f"{field.default:g}" if isinstance(field.default, float) else field.default
+    return flag.unset or ("none" if plain is None else f"`{plain}`")
+
+
+def test_the_page_about_settings_has_a_row_for_every_option_of_a_scheduler() -> None:
+    head = "| option | of a worker | in a pool file | default | meaning |\n| --- | --- | --- | --- | --- |\n"
+    table = SETTINGS.read_text().partition(head)[2]
+    assert table.partition("\n\n")[0].splitlines() == scheduler_rows()
 
 
 def test_the_page_about_settings_has_a_row_for_every_option() -> None:

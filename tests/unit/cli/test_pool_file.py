@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.cli.pool_file import ConfigFile, PoolTable, pool_spec, read_config
+from amqpworker.cli.pool_file import ConfigFile, PoolTable, pool_spec, read_config, scheduler_spec
 from amqpworker.errors import ConfigError
+from amqpworker.scheduler.scheduler_options import SchedulerOptions, SchedulerTable
 from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import Recycling
 from amqpworker.worker.options import QueueOptions, WorkerOptions
@@ -95,6 +96,28 @@ POOL = '[[pools]]\nname = "mail"\napp = "shop:app"\n'
         ),
         ('[[pools]]\nname = "mail"', "pool 'mail', app: is missing, and AMQPWORKER_APP is not set."),
         (POOL + POOL, "pools: two pools have the name 'mail'"),
+        (POOL + "[scheduler]\nname = ''", "scheduler, name: Scheduler name must be a non-empty string, got ''."),
+        (POOL + "[scheduler]\nname = 'amq.x'", "scheduler, name: Scheduler name must not begin with 'amq.'"),
+        (POOL + "[scheduler]\nname = 5", "scheduler, name: must be a valid string, got 5"),
+        (POOL + "[scheduler]\nfile = ''", "scheduler, file: must have at least 1 character, got ''"),
+        (POOL + "[scheduler]\nfiles = 'a'", "scheduler, files: unknown key (did you mean file?)"),
+        (POOL + "[scheduler]\nprocesses = 2", "scheduler, processes: unknown key."),
+        (POOL + "[scheduler]\nhealth = 'a'", "scheduler, health: belongs to the whole file: write it above the first"),
+        (
+            POOL + "[scheduler]\nstall_timeout = 0",
+            "scheduler, stall_timeout: must be greater than or equal to 1, got 0",
+        ),
+        ("scheduler = 3\n" + POOL, "scheduler: must be a table, got 3"),
+        (POOL + "[[scheduler]]\n", "scheduler: must be a table, got [{"),
+        ("[scheduler]\nname = 'a'", "scheduler, app: is missing, and AMQPWORKER_APP is not set."),
+        (
+            POOL + "[[pools]]\nname = 'b'\napp = 'b:b'\n[scheduler]",
+            "scheduler, app: is missing, and AMQPWORKER_APP is not set.",
+        ),
+        (
+            "[[pools]]\nname = 'scheduler'\napp = 'a:b'\n[scheduler]",
+            "pools: no pool can have the name 'scheduler' beside [scheduler].",
+        ),
         (POOL + "queues = ['a', 'a']", "pool 'mail', queues: queue 'a' is named twice"),
         (POOL + "queues = ['a', {name = 'a', threads = 2}]", "pool 'mail', queues: queue 'a' is named twice"),
         (POOL + "queues = 'a'", "pool 'mail', queues: must be a valid list, got 'a'"),
@@ -140,6 +163,35 @@ def test_a_mistake_is_reported_with_the_file_the_key_and_what_is_wrong(
     assert message in line
     assert line.endswith(".")
     assert "hidden" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "app", "expected"),
+    [
+        (POOL + "[scheduler]", None, "shop:app"),
+        (POOL + "[scheduler]", "other:app", "shop:app"),
+        (POOL + "[scheduler]\napp = 'own:app'", "other:app", "own:app"),
+        (POOL + "[[pools]]\nname = 'b'\napp = 'b:b'\n[scheduler]", "other:app", "other:app"),
+        (POOL + "[[pools]]\nname = 'b'\n[scheduler]", "shop:app", "shop:app"),
+        ("[scheduler]", "other:app", "other:app"),
+    ],
+)
+def test_a_scheduler_without_an_app_has_that_of_all_pools_or_that_of_the_environment(
+    tmp_path: Path, text: str, app: str | None, expected: str
+) -> None:
+    spec = read(tmp_path, text, app).pools[-1]
+    assert spec == scheduler_spec(SchedulerOptions(app=expected))
+    assert (spec.processes, spec.slots, spec.recycling) == (1, 0, Recycling())
+    assert spec.program == "amqpworker.scheduler"
+
+
+def test_everything_about_a_scheduler_in_a_file_reaches_its_process(tmp_path: Path) -> None:
+    table = "name = 'night'\nfile = 'more.toml'\nstall_timeout = 9\nstart_timeout = 300"
+    (spec,) = read(tmp_path, f"log_json = true\n[scheduler]\napp = 'a:b'\n{table}").pools
+    assert SchedulerOptions.model_validate_json(json.dumps(spec.options)) == SchedulerOptions(
+        app="a:b", name="night", file="more.toml", stall_timeout=9, start_timeout=300, log_json=True
+    )
+    assert (spec.name, spec.stall_timeout, spec.start_timeout) == ("scheduler", 9, 300)
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
@@ -193,8 +245,9 @@ def test_whatever_a_file_holds_is_pools_or_one_line(
 def test_the_example_has_every_key_and_is_in_the_docs() -> None:
     root = Path(__file__).parents[3]
     example = root / "deploy/pools.toml"
-    assert [pool.name for pool in read_config(example, None, 1).pools] == ["mail", "images"]
+    assert [pool.name for pool in read_config(example, None, 1).pools] == ["mail", "images", "scheduler"]
     held = tomllib.loads(example.read_text())
     assert {*held} == {*ConfigFile.model_fields}
     assert {*held["pools"][0]} == {*PoolTable.model_fields}
+    assert {*held["scheduler"]} == {*SchedulerTable.model_fields}
     assert example.read_text() in (root / "docs/operations.md").read_text()

@@ -141,6 +141,36 @@ def test_a_unit_contains_links_as_they_were_given(
     assert f"WorkingDirectory={tmp_path}/release 1\n" in capsys.readouterr().out, "systemd takes no '..'"
 
 
+def test_a_unit_runs_the_schedules_of_an_app(capsys: pytest.CaptureFixture[str]) -> None:
+    after = ["--", "--file", "more.toml", "--name", "night"]
+    assert main(["unit", "shop.tasks:app", "--scheduler", "--name", "shop-scheduler", *after]) == 0
+    shown = capsys.readouterr().out
+    assert " scheduler shop.tasks:app --file more.toml --name night\n" in shown
+    assert "\nRuntimeDirectory=amqpworker/shop-scheduler\n" in shown
+    assert main(["unit", "shop.tasks:app", "--", "-p", "4", "--scheduler", "--scheduler-name", "night"]) == 0
+    assert " worker shop.tasks:app -p 4 --scheduler --scheduler-name night\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--scheduler", "--config", "x.toml"],
+        ["shop:app", "--scheduler", "--", "-p", "4"],
+        ["shop:app", "--scheduler", "--", "--check"],
+        ["shop:app", "--scheduler", "--", "--name", "amq.x"],
+        ["shop", "--scheduler"],
+        ["shop:app", "--", "--scheduler-name", "night"],
+        ["shop:app", "--", "--scheduler", "--scheduler-name", ""],
+    ],
+)
+def test_options_that_a_scheduler_would_refuse_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert main(["unit", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert (shown.out, len(shown.err.splitlines())) == ("", 1)
+
+
 @pytest.mark.parametrize("arguments", [[], ["shop:app", "--config", "x.toml"], ["--config", "x.toml", "--", "-p", "4"]])
 def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["unit", *arguments]) == 2

@@ -54,6 +54,11 @@ CONSUMING = b'{"event": "consuming"}\n'
         b'{"event": "suspect_query", "keys": [5]}',
         b'{"event": "suspect_query", "keys": [["a"]]}',
         b'{"event": "ready", "more": 1}',
+        b'{"event": "leading", "leads": "yes"}',
+        b'{"event": "leading", "leads": 1}',
+        b'{"event": "leading", "leads": []}',
+        b'{"event": "leading", "leader": 5}',
+        b'{"event": "leading", "since": null}',
     ],
 )
 def test_a_line_that_is_not_a_report_is_detected_and_ignored(line: bytes) -> None:
@@ -107,6 +112,14 @@ def test_a_report_is_never_longer_than_what_a_pipe_takes_in_one_piece(event: Eve
     (report,) = parse_reports(line).reports
     assert len(line) <= select.PIPE_BUF
     assert text[:300] <= report.reason <= text[:500]
+
+
+@pytest.mark.parametrize("text", ["h" * 600, "\N{GRINNING FACE}" * 600, "\ud83d" * 600, '"\n' * 300])
+def test_a_report_about_the_leader_is_never_longer_than_what_a_pipe_takes_either(text: str) -> None:
+    line = written(Report("leading", 123_456.789, text, leads=True, leader=text, since=text))
+    (report,) = parse_reports(line).reports
+    assert len(line) <= select.PIPE_BUF
+    assert (report.leads, report.leader, report.since) == (True, text[:80], text[:80])
 
 
 @given(st.lists(st.text(max_size=63)))
@@ -206,6 +219,9 @@ REPORTS = st.builds(
     st.floats(0, 1e9),
     st.text(max_size=600),
     st.lists(st.text(max_size=63), max_size=8).map(tuple),
+    st.booleans(),
+    st.text(max_size=100),
+    st.text(max_size=100),
 )
 # `hello` many times over: a line that is longer than any report.
 GARBAGE = st.binary(max_size=40) | st.just(b"hello" * 4000) | st.just(b'{"event": "ready"') | st.just(b"\n\x00\n")
@@ -224,6 +240,9 @@ def test_every_report_is_parsed_whatever_else_is_written_and_wherever_it_is_cut(
         report.reason == one.reason[:300] for one, report in zip(sent, reports, strict=True) if len(one.reason) <= 300
     )
     assert [one.keys for one in reports] == [one.keys for one in sent]
+    assert [(one.leads, one.leader, one.since) for one in reports] == [
+        (one.leads, one.leader[:80], one.since[:80]) for one in sent
+    ]
     assert not garbled or len(sent) < len(parts)
 
 

@@ -122,7 +122,7 @@ print(code, sorted(loaded))
     ("source", "code", "told"),
     [
         (None, 2, "There is no module 'deadly'"),
-        ("import os; os._exit(1)", 1, "No worker process has ever consumed, and 1 have ended, the last by exit code 1"),
+        ("import os; os._exit(1)", 1, "No process has ever consumed, and 1 have ended, the last by exit code 1"),
     ],
 )
 def test_it_gives_the_reason_in_one_line_if_nothing_runs_and_has_loaded_no_broker_checks_or_colours(

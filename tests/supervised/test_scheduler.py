@@ -1,0 +1,140 @@
+"""A scheduler under a supervisor: started, replaced, and ended, while its ticks are sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amqpworker.cli.status_command import get_status
+from amqpworker.errors import NotConnected
+from tests.cli import environment, run
+from tests.pools import Pool, alive, pool
+from tests.support import Broker, wait_until
+
+OFTEN = """
+@app.schedule("often", every=1)
+@app.task(name="shop.tick", queue="work", retry=None)
+def tick() -> None:
+    note("tick")
+"""
+HEALTH = ("--health", "./health")
+MISTAKE = "\ndef this is not Python\n"
+
+
+def views_of(scheduling: Pool) -> list[dict[str, Any]]:
+    """Return the processes in the status of a supervisor, none as long as it does not answer."""
+    with suppress(NotConnected):
+        views: list[dict[str, Any]] = get_status(str(scheduling.folder / "health"))["processes"]
+        return views
+    return []
+
+
+def leading(scheduling: Pool, other_than: int = 0) -> int:
+    """Wait until a scheduler process of this supervisor leads; return its process id."""
+
+    def found() -> int | None:
+        views = [view for view in views_of(scheduling) if view["pid"] != other_than]
+        return next((view["pid"] for view in views if view["scheduler"] and view["scheduler"]["leads"]), None)
+
+    pid = wait_until(found, what="a process that leads")
+    assert pid is not None
+    return pid
+
+
+def ticks(scheduling: Pool) -> int:
+    return scheduling.ledger().count("tick")
+
+
+def more_ticks(scheduling: Pool) -> None:
+    """Wait until another tick has run."""
+    before = ticks(scheduling)
+    wait_until(lambda: ticks(scheduling) > before, what="another tick")
+
+
+def test_a_scheduler_beside_a_pool_sends_ticks_and_is_shown_as_the_leader(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", *HEALTH, "--scheduler", "--scheduler-name", "night", more=OFTEN) as both:
+        both.wait_for("process_started", 2)
+        pid = leading(both)
+        more_ticks(both)
+        shown = run(tmp_path, environment(), "status", str(both.process.pid))
+        assert "scheduler (shop:app): 1/1 consuming\nscheduler night: leads since 20" in shown.out
+        assert "2/2 consuming" in shown.out
+        assert "scheduler night leads" in " ".join(shown.out.split())
+        listed = run(tmp_path, environment(), "workers").out
+        assert "scheduler (shop:app)" in listed
+        for number, grown in ((signal.SIGTTIN, "pool_grown"), (signal.SIGTTOU, "pool_shrunk")):
+            both.signal(number)
+            assert [line["pool"] for line in both.wait_for(grown)] == ["main"]
+        assert leading(both) == pid
+        both.signal(signal.SIGTERM)
+        assert both.end() == 0
+        assert not alive(pid)
+
+
+def test_hup_replaces_a_scheduler_that_stops_once_the_new_one_is_a_standby(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", *HEALTH, "--scheduler", more=OFTEN) as both:
+        old = leading(both)
+        more_ticks(both)
+        both.signal(signal.SIGHUP)
+        new = leading(both, other_than=old)
+        both.wait_for("scheduler_stopped")
+        lines = [json.loads(line) for line in both.log.splitlines() if line.startswith("{")]
+        started = next(
+            at for at, line in enumerate(lines) if (line["event"], line.get("pid")) == ("process_started", new)
+        )
+        stopped = next(at for at, line in enumerate(lines) if line["event"] == "scheduler_stopped")
+        assert started < stopped, "it had subscribed before the old one was stopped"
+        more_ticks(both)
+        assert both.events("process_killed") == []
+        both.signal(signal.SIGTERM)
+        assert both.end() == 0
+
+
+def test_a_scheduler_that_is_killed_is_replaced_and_leads_again(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", *HEALTH, "--scheduler", more=OFTEN) as both:
+        killed = leading(both)
+        os.kill(killed, signal.SIGKILL)
+        (died,) = both.wait_for("process_died")
+        assert (died["pid"], died["pool"]) == (killed, "scheduler")
+        leading(both, other_than=killed)
+        more_ticks(both)
+        both.signal(signal.SIGTERM)
+        assert both.end() == 0
+
+
+def test_hup_with_code_that_cannot_start_keeps_the_scheduler(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", *HEALTH, "--scheduler", more=OFTEN) as both:
+        pid = leading(both)
+        shop = tmp_path / "shop.py"
+        shop.write_text(shop.read_text() + MISTAKE)
+        both.signal(signal.SIGHUP)
+        assert {line["pool"] for line in both.wait_for("reload_failed", 2)} == {"main", "scheduler"}
+        more_ticks(both)
+        assert leading(both) == pid
+        both.signal(signal.SIGTERM)
+        assert both.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_scheduler_alone_ends_with_code_0_and_leaves_nothing(
+    tmp_path: Path, vhost: Broker, number: signal.Signals
+) -> None:
+    with pool(tmp_path, vhost.url, *HEALTH, command="scheduler", more=OFTEN) as scheduling:
+        pid = leading(scheduling)
+        assert [view["pid"] for view in views_of(scheduling)] == [pid]
+        scheduling.signal(number)
+        assert scheduling.end() == 0
+        assert not alive(pid)
+        assert scheduling.events("process_killed") == []
+
+
+def test_a_scheduler_that_can_never_run_is_one_line_and_exit_code_2(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "--no-log-json", command="scheduler") as scheduling:
+        assert scheduling.end() == 2
+        assert scheduling.log.splitlines()[-1].startswith("amqpworker: The app shop:app has no schedules")
