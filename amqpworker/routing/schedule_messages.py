@@ -1,7 +1,7 @@
 """
-Which publication a command to a scheduler becomes.
+Which publication a token, or a command to a scheduler, becomes.
 
-Commands are messages in the queue of the scheduler, whatever sent them: docs/wire.md.
+Both are messages in the queue of the scheduler, whatever sent them: docs/wire.md.
 """
 
 from __future__ import annotations

@@ -80,8 +80,9 @@ class Run:
 
 def current() -> Run:
     """
-    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`;
-    of a tick also its `schedule` and `nominal`, the time that it was sent for.
+    Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
+
+    The run of a tick also has its `schedule`, and `nominal`, the time that it was sent for.
 
     Raises:
         NoCurrentTask: this code does not run inside a task.
