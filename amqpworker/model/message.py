@@ -175,12 +175,13 @@ class Message(Generic[R_co]):
         return first
 
 
-# The two highest bits of this digit are 10. A table, since an id is made for each message.
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+# A table, since an id is made for each message.
+VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""A hex digit of a UUID's variant, by any digit: its two highest bits are 10."""
 
 
 def new_id() -> str:
     """Return a new task id: a UUIDv7, so that ids sort by time (RFC 9562 §5.7)."""
     when = f"{time.time_ns() // 1_000_000:012x}"
     random = os.urandom(10).hex()
-    return f"{when[:8]}-{when[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"
+    return f"{when[:8]}-{when[8:]}-7{random[:3]}-{VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"

@@ -15,11 +15,13 @@ from amqpworker.scheduler.agenda import Agenda, Entry, Stage
 from amqpworker.scheduler.scheduler_actions import Action, AskStore, SendTick, WriteLog
 from amqpworker.scheduler.token import Token
 from amqpworker.schedules.definition import Schedule
-from amqpworker.schedules.gap import due_ticks
+from amqpworker.schedules.gap import DueTicks, due_ticks
 
 FIRST_PAUSE = 0.5
 MAX_PAUSE = 30.0
 STORE_PAUSE = 5.0
+# Milliseconds between two times of a schedule, at least.
+SHORTEST_DISTANCE = 1000
 MOST_NAMED = 20
 
 
@@ -89,7 +91,7 @@ class Ticks:
 
     def _begin(self, entry: Entry, now: int, actions: list[Action], asked: list[tuple[str, int]]) -> None:
         """Send the ticks of an entry that are due, or find out whether they may be sent."""
-        due = due_ticks(entry.schedule, entry.position, now)
+        due = _due(entry, now)
         if due.missed:
             entry.missed += due.missed
             entry.last_missed = due.last_missed
@@ -262,6 +264,14 @@ class Ticks:
             )
         self._missed, self._refused = {}, {}
         return lines
+
+
+def _due(entry: Entry, now: int) -> DueTicks:
+    """Return what is due of an entry: almost always a single tick, whose time is known already."""
+    tick = entry.next
+    if entry.stage is Stage.WAITING and tick is not None and now - tick < SHORTEST_DISTANCE:
+        return DueTicks((tick,), 0, None, now)
+    return due_ticks(entry.schedule, entry.position, now)
 
 
 def _is_power_of_two(number: int) -> bool:
