@@ -17,7 +17,6 @@ MAX_AHEAD = 2 * 3600 * 1000
 """A token may be this many milliseconds ahead of the clock: a clock was set back, or that of another host is ahead."""
 
 
-
 class MalformedToken(ValueError):
     """A token cannot be read; the text says why."""
 
