@@ -29,6 +29,7 @@ from amqpworker.scheduler.performer import Performer
 from amqpworker.scheduler.scheduler_options import SchedulerOptions
 from amqpworker.scheduler.store_queries import StoreQueries
 from amqpworker.schedules.definition import Schedule, fingerprint
+from amqpworker.schedules.schedule_file import read_schedules
 from amqpworker.schedules.tick import tick_id
 from amqpworker.settings import Settings
 
@@ -66,8 +67,6 @@ def schedules_of(app: App, options: SchedulerOptions) -> dict[str, Schedule]:
     """Return the schedules by name; raises ConfigError if there is none, or one of the file is wrong."""
     schedules = dict(app.schedules)
     if options.file is not None:
-        from amqpworker.schedules.schedule_file import read_schedules  # TOML, seldom needed
-
         for schedule in read_schedules(Path(options.file), app):
             schedules[schedule.name] = schedule
     if not schedules:
