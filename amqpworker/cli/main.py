@@ -18,6 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
+from amqpworker.cli.schedule_command import schedule_app
 from amqpworker.cli.scheduler_command import scheduler_app
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import examples, exit_code
@@ -44,6 +45,7 @@ program = typer.Typer(
         "amqpworker send shop.tasks.send_welcome user_id=42 --app shop.tasks:app",
         "amqpworker topology check shop.tasks:app",
         "amqpworker dead list --app shop.tasks:app",
+        "amqpworker schedule list --app shop.tasks:app",
     )
     + "\n\nExit codes: 0 success, 1 a negative result (a check found a problem, a task failed), 2 the command could not do its work.",
 )
@@ -68,6 +70,7 @@ for part in (worker_app, scheduler_app, send_app, status_app, unit_app):
     program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
+program.add_typer(schedule_app, name="schedule")
 program.add_typer(broker_app, name="broker")
 
 # The module of click's classes differs between versions of typer; their order of inheritance does not.

@@ -20,7 +20,7 @@ from amqpworker.cli.output import console, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, examples, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
 from amqpworker.log.terminal import printable
-from amqpworker.routing.topology import LEVELS, Exchange, Names, Queue, Topology
+from amqpworker.routing.topology import DEFAULT_SCHEDULER, LEVELS, Exchange, Names, Queue, Topology
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -35,6 +35,7 @@ Schedulers = Annotated[
         "--scheduler",
         metavar="NAME",
         help="Include what the schedulers of this name need; repeatable.",
+        show_default="main, if the app has schedules",
     ),
 ]
 
@@ -158,8 +159,8 @@ def check(
 
 
 def _whole(app: App, schedulers: list[str] | None) -> Topology:
-    """Return everything that an app needs, with the schedulers that are named."""
-    return app.plan.whole(schedulers or ())
+    """Return everything that an app needs, with the schedulers that are named, or the default one if it has schedules."""
+    return app.plan.whole([DEFAULT_SCHEDULER] if schedulers is None and app.schedules else schedulers or ())
 
 
 # The longest waits if half of a cluster is down or frozen: to connect, and for one response.

@@ -20,7 +20,7 @@ from amqpworker.cli.pool_file import SCHEDULER, ConfigFile, mistake, read_config
 from amqpworker.cli.shared import APP_VARIABLE, examples
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.interpreter import folder_as_given
-from amqpworker.scheduler.scheduler_options import DEFAULT_NAME
+from amqpworker.routing.topology import DEFAULT_SCHEDULER
 from amqpworker.supervisor.launch import SupervisorConfig, launch
 from amqpworker.worker.options import PoolOptions, QueueOptions
 
@@ -43,7 +43,7 @@ WithScheduler = Annotated[
     bool, typer.Option("--scheduler", help="Run a scheduler as well, in a process of its own: `amqpworker scheduler`.")
 ]
 SchedulerName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="With --scheduler: its name.", show_default=DEFAULT_NAME)
+    str | None, typer.Option(metavar="NAME", help="With --scheduler: its name.", show_default=DEFAULT_SCHEDULER)
 ]
 SchedulerFile = Annotated[
     str | None, typer.Option(metavar="FILE", help="With --scheduler: a TOML file with more schedules.")

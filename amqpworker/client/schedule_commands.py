@@ -30,7 +30,7 @@ def send_commands(
     """
     Send commands, and return what became of each within `timeout` seconds in total: the leader's reply, or an error.
 
-    CallTimeout means that the command is in the queue and no leader has replied.
+    CallTimeout means that the command is in the queue, or was, and no reply of a leader has arrived.
     """
     until = time.monotonic() + timeout
     present = producer.current()
@@ -79,6 +79,8 @@ def _outcome(
             f"A scheduler declares it when it starts, `amqpworker topology declare --scheduler` without one."
         )
     if isinstance(error, Unconfirmed):
+        if call.requested_on:
+            return CallTimeout("the connection was lost before a reply")
         return Unconfirmed(f"It is not known whether the command is in the queue {queue!r}: {error}")
     return error
 

@@ -12,10 +12,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from amqpworker.errors import ConfigError
-from amqpworker.routing.topology import check_scheduler_name
+from amqpworker.routing.topology import DEFAULT_SCHEDULER, check_scheduler_name
 from amqpworker.worker.options import Flag, LogOptions
-
-DEFAULT_NAME = "main"
 
 
 class SchedulerTable(BaseModel):
@@ -25,7 +23,7 @@ class SchedulerTable(BaseModel):
 
     app: str = Field(min_length=1, description="The app whose schedules are run, as MODULE:APP.")
     name: Annotated[str, Flag("NAME")] = Field(
-        DEFAULT_NAME,
+        DEFAULT_SCHEDULER,
         description="Name of the scheduler: of all schedulers of a namespace with the same name, on any number of hosts, one leads.",
     )
     file: Annotated[str | None, Flag("FILE")] = Field(

@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import pytest
 
@@ -16,8 +15,10 @@ import amqpworker
 from amqpworker import App, errors
 from amqpworker.client.sent import Sent
 from amqpworker.errors import AmqpWorkerError, TaskSignal
+from amqpworker.model.headers import time_of
 from amqpworker.routing.delay import route, units
 from amqpworker.routing.topology import LEVELS, Names, base, ladder, scheduler, work_queue
+from amqpworker.schedules.tick import tick_id
 from amqpworker.task import RemoteTask
 from tests.docs import PAGES, ROOT, blocks, table
 
@@ -48,8 +49,10 @@ def test_a_vector_of_the_wire_contract_is_the_way_that_the_ladder_takes(vector: 
 def test_the_ids_of_ticks_in_the_wire_contract_are_those_of_the_rule_above_them() -> None:
     rows = table((ROOT / "docs/wire.md").read_text(), "| namespace | scheduler | schedule | time | id |")
     assert len(rows) == 3
-    for namespace, scheduler_name, schedule, time, told in ([cell.strip("`") for cell in row] for row in rows):
-        assert str(uuid5(NAMESPACE_URL, f"{namespace}:{scheduler_name}:{schedule}:{time}")) == told
+    for namespace, name, schedule, time, told in ([cell.strip("`") for cell in row] for row in rows):
+        nominal = time_of(time)
+        assert nominal is not None
+        assert tick_id(namespace, name, schedule, nominal) == told
 
 
 def test_the_wire_contract_names_every_header_of_ours() -> None:

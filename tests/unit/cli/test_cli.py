@@ -45,6 +45,11 @@ COMMANDS = [
     "topology check",
     "dead list",
     "dead show",
+    "schedule list",
+    "schedule next",
+    "schedule run",
+    "schedule pause",
+    "schedule resume",
     "broker start",
     "broker stop",
     "broker status",
@@ -95,7 +100,7 @@ def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) ->
 def test_help_is_shown_without_an_argument_too(cli: Cli) -> None:
     ended = cli("")
     assert ended.code == 2
-    for group in ("worker", "send", "call", "topology", "dead", "broker"):
+    for group in ("worker", "send", "call", "topology", "dead", "schedule", "broker"):
         assert f" {group} " in ended.err
 
 

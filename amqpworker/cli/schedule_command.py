@@ -1,0 +1,277 @@
+"""
+`amqpworker schedule`: list schedules, show their next times, run one now, pause and resume them.
+
+Decides what the leader is asked, and what is an exit code of 1: there is no leader, or it refuses.
+"""
+
+from __future__ import annotations
+
+import difflib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from amqpworker.cli.output import console, write, write_json
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
+from amqpworker.errors import AmqpWorkerError, CallTimeout, ConfigError, ResultStoreError, TaskFailed, Unroutable
+from amqpworker.log.terminal import print_error, printable
+from amqpworker.routing.topology import DEFAULT_SCHEDULER
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.cli.schedule_listing import Leader, Row
+    from amqpworker.model.reply import Reply
+    from amqpworker.schedules.definition import Schedule
+
+REPLY_TIMEOUT = 2.0
+"""How long the leader has to reply, in seconds."""
+MAX_TIMES = 10_000
+
+schedule_app = typer.Typer(
+    no_args_is_help=True,
+    help="List, run, pause and resume the schedules of an app. A schedule without a time zone of its own is in UTC.",
+)
+
+AppWithSchedules = Annotated[
+    str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the schedules.")
+]
+SchedulerName = Annotated[str, typer.Option("--name", metavar="NAME", help="The scheduler that runs them.")]
+ScheduleFile = Annotated[
+    Path | None, typer.Option("--file", metavar="FILE", help="A TOML file with more schedules, as the scheduler has.")
+]
+ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", help="The schedule's name.")]
+ScheduleNames = Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="The schedules' names.")]
+
+
+@schedule_app.command(
+    "list",
+    epilog=examples("amqpworker schedule list --app shop.tasks:app", "amqpworker schedule list --name reports --json"),
+)
+def list_schedules(
+    app: AppWithSchedules, name: SchedulerName = DEFAULT_SCHEDULER, file: ScheduleFile = None, as_json: AsJson = False
+) -> None:
+    """
+    List schedules, as their leader knows them; times are in UTC.
+
+    The outcome is that of the last tick, if the app has a result store. Without a leader, what the app defines is listed.
+
+    Exit codes: 0 listed, 1 no leader replied within 2 s, 2 it could not be asked.
+    """
+    from amqpworker.cli.schedule_listing import rows_of, show
+
+    found = _load(app, name, file)
+    with closing_app(found):
+        leader, reason = _ask_leader(found, name)
+        rows = list(rows_of(found.schedules, leader, _now()))
+        rows = _with_outcomes(found, name, rows)
+    if as_json:
+        write_json([row.as_json() for row in rows])
+    else:
+        _show_leader(name, leader, reason)
+        show(rows, leader)
+    if leader is None:
+        if as_json:
+            print_error(reason)
+        raise typer.Exit(1)
+
+
+@schedule_app.command(
+    "next",
+    epilog=examples(
+        "amqpworker schedule next --app shop.tasks:app",
+        "amqpworker schedule next nightly -n 5 --app shop.tasks:app",
+    ),
+)
+def show_next(
+    app: AppWithSchedules,
+    schedule: Annotated[
+        str | None, typer.Argument(metavar="SCHEDULE", help="The schedule's name.", show_default="all")
+    ] = None,
+    count: Annotated[int, typer.Option("-n", min=1, max=MAX_TIMES, metavar="N", help="How many times.")] = 20,
+    name: SchedulerName = DEFAULT_SCHEDULER,
+    file: ScheduleFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show the next times of schedules; does not connect to the broker.
+
+    Each time is shown in UTC and in the time zone of its schedule, which is UTC by default.
+
+    Exit codes: 0 shown, 1 there are no more times, 2 the schedules could not be read.
+    """
+    from amqpworker.cli.schedule_times import next_times, show_times
+
+    found = _load(app, name, file)
+    schedules = list(found.schedules.values()) if schedule is None else [_schedule(found, schedule)]
+    times = next_times(schedules, _now(), count)
+    if as_json:
+        write_json([one.as_json() for one in times])
+    elif times:
+        show_times(times)
+    else:
+        write("No schedule fires any more." if schedules else "The app has no schedules.")
+    if not times:
+        raise typer.Exit(1)
+
+
+@schedule_app.command(epilog=examples("amqpworker schedule run nightly --app shop.tasks:app"))
+def run(
+    schedule: ScheduleName,
+    app: AppWithSchedules,
+    name: SchedulerName = DEFAULT_SCHEDULER,
+    file: ScheduleFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Send the task of a schedule now, and print its id.
+
+    It needs no scheduler and changes nothing for the next tick.
+
+    Exit codes: 0 confirmed, 1 the broker did not confirm it, 2 it could not be sent.
+    """
+    from amqpworker.schedules.tick import run_now_message
+
+    found = _load(app, name, file)
+    message = run_now_message(_schedule(found, schedule), _now())
+    with closing_app(found):
+        found.producer.send(message)
+    if as_json:
+        write_json({"id": message.id, "schedule": schedule, "task": message.task})
+    else:
+        write(message.id)
+
+
+@schedule_app.command(epilog=examples("amqpworker schedule pause nightly hourly --app shop.tasks:app"))
+def pause(
+    schedules: ScheduleNames, app: AppWithSchedules, name: SchedulerName = DEFAULT_SCHEDULER, file: ScheduleFile = None
+) -> None:
+    """
+    Pause schedules until they are resumed, also over restarts.
+
+    What a paused schedule would have sent is not made up.
+
+    Exit codes: 0 they are paused, 1 a leader has not done it yet or refuses, 2 it could not be asked.
+    """
+    _command("pause", schedules, _load(app, name, file), name)
+
+
+@schedule_app.command(epilog=examples("amqpworker schedule resume nightly --app shop.tasks:app"))
+def resume(
+    schedules: ScheduleNames, app: AppWithSchedules, name: SchedulerName = DEFAULT_SCHEDULER, file: ScheduleFile = None
+) -> None:
+    """
+    Resume paused schedules, with their next tick.
+
+    Exit codes: 0 they are resumed, 1 a leader has not done it yet or refuses, 2 it could not be asked.
+    """
+    _command("resume", schedules, _load(app, name, file), name)
+
+
+def _load(target: str, scheduler: str, file: Path | None) -> App:
+    """Return the app with its schedules; raises ConfigError if it or the file cannot be read."""
+    from amqpworker.routing.topology import check_scheduler_name
+
+    quiet()
+    app = load(target)
+    check_scheduler_name(scheduler, app.plan.names.namespace)
+    if file is not None:
+        from amqpworker.schedules.schedule_file import read_schedules
+
+        for schedule in read_schedules(file, app):
+            app.add_schedule(schedule)
+    return app
+
+
+def _schedule(app: App, name: str) -> Schedule:
+    if (found := app.schedules.get(name)) is not None:
+        return found
+    near = difflib.get_close_matches(name, app.schedules, n=3)
+    some = ", ".join(sorted(app.schedules)[:10]) or "none"
+    known = f"did you mean {' or '.join(near)}?" if near else f"it has {some}. Schedules in a TOML file need --file."
+    raise ConfigError(f"The app has no schedule {name!r}: {known}")
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+# ---- the leader -----------------------------------------------------------------------------------------------------
+
+
+def _ask_leader(app: App, scheduler: str) -> tuple[Leader | None, str]:
+    """Return what the leader knows, or None with the reason why no leader replies; raises any other error."""
+    from amqpworker.cli.schedule_listing import read_leader
+    from amqpworker.client.schedule_commands import send_commands
+    from amqpworker.routing.schedule_messages import Command
+
+    (answer,) = send_commands(app.producer, app.plan.names, [Command("list", scheduler)], REPLY_TIMEOUT)
+    if isinstance(answer, CallTimeout | Unroutable):
+        return None, str(answer)
+    return read_leader(_done(answer).value), ""
+
+
+def _done(answer: Reply | AmqpWorkerError) -> Reply:
+    if isinstance(answer, AmqpWorkerError):
+        raise answer
+    if answer.status == "failed":
+        raise TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback)
+    return answer
+
+
+def _with_outcomes(app: App, scheduler: str, rows: list[Row]) -> list[Row]:
+    from amqpworker.cli.schedule_listing import with_outcomes
+    from amqpworker.schedules.tick import tick_id
+
+    store, namespace = app.store(), app.plan.names.namespace
+    known = {row.schedule.name: last for row in rows if (last := row.schedule.last) is not None}
+    if store is None or not known:
+        return rows
+    try:
+        return with_outcomes(rows, store, {one: tick_id(namespace, scheduler, one, known[one]) for one in known})
+    except (ResultStoreError, ConfigError) as error:
+        print_error(f"Outcomes are not known: {error}")
+        return rows
+
+
+def _show_leader(scheduler: str, leader: Leader | None, reason: str) -> None:
+    from amqpworker.cli.schedule_listing import in_utc
+
+    if leader is None:
+        text = f"No leader: {reason}\nNext times are those of the app."
+    else:
+        since = f" since {in_utc(leader.since)}" if leader.since is not None else ""
+        text = f"Scheduler {scheduler}: {leader.leader} leads{since}."
+        if leader.until is not None:
+            text += f"\nTicks are sent up to {in_utc(leader.until)}."
+        if leader.differing:
+            text += f"\nOther schedules than the leader have: {', '.join(leader.differing)}."
+    console().print(f"{printable(text, keep=chr(10))}\n")
+
+
+def _command(kind: Literal["pause", "resume"], schedules: list[str], app: App, scheduler: str) -> None:
+    """Have the leader pause or resume schedules, and print what became of each."""
+    from amqpworker.client.schedule_commands import send_commands
+    from amqpworker.routing.schedule_messages import Command
+
+    names = list(dict.fromkeys(schedules))
+    for name in names:
+        _schedule(app, name)
+    with closing_app(app):
+        commands = [Command(kind, scheduler, name) for name in names]
+        answers = send_commands(app.producer, app.plan.names, commands, REPLY_TIMEOUT)
+    for name, answer in zip(names, answers, strict=True):
+        if isinstance(answer, CallTimeout):
+            write(printable(f"{name}: waits for a leader: {answer}"))
+        elif not isinstance(answer, AmqpWorkerError):
+            refused = f"refused by the leader: {answer.text or answer.reason}"
+            write(printable(f"{name}: {f'{kind}d' if answer.status == 'done' else refused}"))
+    errors = [answer for answer in answers if isinstance(answer, AmqpWorkerError)]
+    for error in errors:
+        if not isinstance(error, CallTimeout):
+            raise error
+    if errors:
+        write("What waits stays in the queue, and takes effect once a scheduler leads.")
+    if errors or any(not isinstance(answer, AmqpWorkerError) and answer.status == "failed" for answer in answers):
+        raise typer.Exit(1)
