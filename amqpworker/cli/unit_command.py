@@ -99,7 +99,7 @@ unit_app = typer.Typer()
     epilog=examples(
         "amqpworker unit shop.tasks:app > /etc/systemd/system/shop.service",
         "amqpworker unit shop.tasks:app --name shop --folder /srv/shop -- -p 4 -t 16",
-        "amqpworker unit shop.tasks:app --scheduler --name shop-scheduler -- --file schedules.toml",
+        "amqpworker unit shop.tasks:app --scheduler -- --file schedules.toml",
         "amqpworker unit --folder /srv/shop --config /etc/amqpworker/shop.toml",
     )
 )

@@ -18,10 +18,23 @@ from tests.pools import Pool, alive, pool
 from tests.support import Broker, wait_until
 
 OFTEN = """
+from amqpworker import current
+
 @app.schedule("often", every=1)
 @app.task(name="shop.tick", queue="work", retry=None)
 def tick() -> None:
-    note("tick")
+    note(f"tick {current().nominal:%s}")
+
+@app.task(name="shop.mark", queue="work", retry=None)
+def mark(what: str) -> None:
+    note(what)
+"""
+FILE = """
+[[schedules]]
+name = "{name}"
+task = "shop.mark"
+arguments = {{ what = "{name}" }}
+every = 1
 """
 HEALTH = ("--health", "./health")
 MISTAKE = "\ndef this is not Python\n"
@@ -47,14 +60,17 @@ def leading(scheduling: Pool, other_than: int = 0) -> int:
     return pid
 
 
-def ticks(scheduling: Pool) -> int:
-    return scheduling.ledger().count("tick")
+def ticks(scheduling: Pool) -> list[int]:
+    """Return the times, in seconds, for which ticks of `often` have run, in their order."""
+    return sorted(int(line.removeprefix("tick ")) for line in scheduling.ledger() if line.startswith("tick"))
 
 
 def more_ticks(scheduling: Pool) -> None:
-    """Wait until another tick has run."""
-    before = ticks(scheduling)
-    wait_until(lambda: ticks(scheduling) > before, what="another tick")
+    """Wait until another tick has run, and check that so far none was missed or doubled."""
+    before = len(ticks(scheduling))
+    wait_until(lambda: len(ticks(scheduling)) > before, what="another tick")
+    found = ticks(scheduling)
+    assert found == [*range(found[0], found[-1] + 1)]
 
 
 def test_a_scheduler_beside_a_pool_sends_ticks_and_is_shown_as_the_leader(tmp_path: Path, vhost: Broker) -> None:
@@ -121,6 +137,28 @@ def test_hup_with_code_that_cannot_start_keeps_the_scheduler(tmp_path: Path, vho
         assert both.end() == 0
 
 
+def test_hup_reads_the_file_of_schedules_again_and_no_tick_is_missed(tmp_path: Path, vhost: Broker) -> None:
+    more = tmp_path / "more.toml"
+    more.write_text(FILE.format(name="one"))
+    options = ("-p", "1", *HEALTH, "--scheduler", "--scheduler-file", "more.toml")
+    with pool(tmp_path, vhost.url, *options, more=OFTEN) as both:
+        old = leading(both)
+        wait_until(lambda: "one" in both.ledger())
+        more.write_text(FILE.format(name="two"))
+        both.signal(signal.SIGHUP)
+        new = leading(both, other_than=old)
+        wait_until(lambda: "two" in both.ledger())
+        more_ticks(both)
+        more.write_text("[[schedules]]")
+        both.signal(signal.SIGHUP)
+        (failed,) = both.wait_for("reload_failed")
+        assert (failed["pool"], "more.toml: " in failed["reason"]) == ("scheduler", True), failed
+        more_ticks(both)
+        assert leading(both) == new
+        both.signal(signal.SIGTERM)
+        assert both.end() == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_scheduler_alone_ends_with_code_0_and_leaves_nothing(
     tmp_path: Path, vhost: Broker, number: signal.Signals
@@ -134,7 +172,13 @@ def test_a_scheduler_alone_ends_with_code_0_and_leaves_nothing(
         assert scheduling.events("process_killed") == []
 
 
-def test_a_scheduler_that_can_never_run_is_one_line_and_exit_code_2(tmp_path: Path, vhost: Broker) -> None:
-    with pool(tmp_path, vhost.url, "--no-log-json", command="scheduler") as scheduling:
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [((), "The app shop:app has no schedules"), (("--file", "more.toml"), "more.toml: cannot be read: No such file")],
+)
+def test_a_scheduler_that_can_never_run_is_one_line_and_exit_code_2(
+    tmp_path: Path, vhost: Broker, options: tuple[str, ...], line: str
+) -> None:
+    with pool(tmp_path, vhost.url, "--no-log-json", *options, command="scheduler") as scheduling:
         assert scheduling.end() == 2
-        assert scheduling.log.splitlines()[-1].startswith("amqpworker: The app shop:app has no schedules")
+        assert scheduling.log.splitlines()[-1].startswith(f"amqpworker: {line}")
