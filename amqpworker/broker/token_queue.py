@@ -107,9 +107,9 @@ class TokenQueue(PublishCore):
         """Give up the connection: another scheduler leads from now on."""
         self._do(lambda: self.keeper.drop(reason, close_properly=False))
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """End the term: the broker redelivers the token, to another scheduler if there is one."""
-        self._do(self._give_back)
+        self._do(self._release_token)
 
     def _do(self, action: Callable[[], None]) -> None:
         self._todo.append(action)
@@ -225,10 +225,10 @@ class TokenQueue(PublishCore):
             self._current = None
         self._listener.on_term_ended(reason)
 
-    def _give_back(self) -> None:
+    def _release_token(self) -> None:
         self._close_channel()
         if self._current is not None:
-            self._end_term(NotConnected("This scheduler has given the token back."))
+            self._end_term(NotConnected("This scheduler has released the token."))
 
     def _close_channel(self) -> None:
         current = self._current

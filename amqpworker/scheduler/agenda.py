@@ -2,7 +2,7 @@
 What is due when: the next time of each schedule, and the ticks that are tried again.
 
 Decides the order only. Times of schedules are milliseconds of the wall clock; a pause before another try is seconds of the
-monotonic clock, which nobody sets.
+monotonic clock, which is never set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the wall clock was set: it is compared with the monotonic clock, which nobody sets."""
+"""Whether the wall clock was set: it is compared with the monotonic clock, which is never set."""
 
 from __future__ import annotations
 

@@ -16,14 +16,16 @@ from amqpworker.model.message import Delivery
 from amqpworker.scheduler.clock_steps import ClockSteps
 from amqpworker.scheduler.inbox import Content, TokenMessage, read
 from amqpworker.scheduler.leader import Identity, Leader
-from amqpworker.scheduler.scheduler_actions import Action, AskLeader, PutToken, ReportLeader, WriteLog
+from amqpworker.scheduler.scheduler_actions import Action, AskLeader, LeaveConnection, PutToken, ReportLeader, WriteLog
 from amqpworker.scheduler.ticks import Ticks
 from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, latest_of, read_object, read_token
 from amqpworker.schedules.definition import Schedule
 
 # A scheduler that does not lead asks who does: so it knows a recent token, and a queue that was purged has a token again.
 ASK_EVERY = 10.0
-# With so many messages it leads before it has received all of them: the prefetch is limited.
+# After this many questions without an answer the broker may have lost the consumer.
+MOST_UNANSWERED = 4
+# With this many messages it leads before it has received all of them: the prefetch is limited.
 MOST_GATHERED = 4000
 
 
@@ -47,6 +49,7 @@ class Election:
         self._known: Token | None = None
         self._is_subscribed = False
         self._ask_at = 0.0
+        self._unanswered = 0
         self._last_message = ""
         self._gathered: list[tuple[Delivery, Content]] = []
         self._heard_of = ("", "")
@@ -76,6 +79,7 @@ class Election:
         self._last_message = ""
         self._gathered = []
         self._ask_at = 0.0
+        self._unanswered = 0
         self._heard_of = ("", "")
 
     def on_delivery(self, delivery: Delivery, now: int, monotonic: float) -> list[Action]:
@@ -137,6 +141,7 @@ class Election:
         """The leader has answered who it is, with its token."""
         if self.leader is not None:
             return []
+        self._unanswered = 0
         try:
             fields = read_object(body)
             value = fields.get("value") if fields.get("status") == "done" else None
@@ -175,8 +180,17 @@ class Election:
             return actions + self.leader.turn(now, monotonic, is_blocked)
         if self._is_subscribed and monotonic >= self._ask_at:
             self._ask_at = monotonic + ASK_EVERY
-            actions.append(AskLeader(self._known))
+            actions.append(self._ask(is_blocked))
         return actions
+
+    def _ask(self, is_blocked: bool) -> Action:
+        """Ask who leads; if there is neither an answer nor a delivery for long, another connection may help."""
+        self._unanswered = 0 if is_blocked else self._unanswered + 1
+        if self._unanswered > MOST_UNANSWERED:
+            return LeaveConnection(
+                f"no scheduler leads, and this one has received no token for {ASK_EVERY * MOST_UNANSWERED:g} s"
+            )
+        return AskLeader(self._known)
 
     def seconds_left(self, now: int, monotonic: float) -> float:
         """Return the seconds until something may be due."""
@@ -185,7 +199,7 @@ class Election:
         return max(0.0, self._ask_at - monotonic) if self._is_subscribed else ASK_EVERY
 
     def stop(self) -> None:
-        """Send no further tick; the token is given back once `has_settled`."""
+        """Send no further tick; the token is released once `has_settled`."""
         if self.leader is not None:
             self.leader.stop()
 

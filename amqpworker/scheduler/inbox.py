@@ -1,7 +1,7 @@
 """
 What arrives in the queue of a scheduler, as a closed set of values: tokens and commands.
 
-Decides which messages are refused; anybody may write one by hand.
+Decides which messages are refused: users may write one by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TokenMessage:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Send nothing for a schedule after this moment: when the command was sent, although nobody may have led then."""
+    """Send nothing for a schedule after this moment: when the command was sent, even if no scheduler led then."""
 
     schedule: str
     at: int
@@ -48,7 +48,7 @@ class ListSchedules:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A command that is answered too late: whoever has sent it does not wait any more."""
+    """A command that has expired: its sender does not wait any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class _Commit:
 
 
 class Leader:
-    """Leads from `now` on with what the last token says, in the scheduler `me`; all methods return what to do."""
+    """Leads from `now` on from what the last token holds, as the scheduler `me`; all methods return what to do."""
 
     def __init__(
         self, me: Identity, schedules: Mapping[str, Schedule], ticks: Ticks, now: int, make_id: Callable[[], str]
@@ -89,7 +89,7 @@ class Leader:
     # ---- what arrives -----------------------------------------------------------------------------------------------
 
     def on_delivery(self, delivery: Delivery, content: Content, monotonic: float) -> list[Action]:
-        """Take a message from the queue; it is acknowledged once a token holds what it says."""
+        """Take a message from the queue; it is acknowledged once a token holds its content."""
         self._held.append(delivery)
         if delivery.properties.message_id in self._own_ids:
             self._own_ids.discard(str(delivery.properties.message_id))

@@ -1,7 +1,7 @@
 """
 What the main thread of a scheduler process does: it takes what has happened, lets the election decide, and has that performed.
 
-Decides the order of starting and of stopping: what is in flight is confirmed, the token holds it, then it is given back.
+Decides the order of starting and of stopping: what is in flight is confirmed, the token holds it, then the token is released.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import assert_never
 
+from amqpworker.app import App
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.token_queue import TokenQueue
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
@@ -45,7 +46,7 @@ MAX_WAIT = 1.0
 # Events that arrive without end do not hold up what is due.
 MAX_EVENTS_TIME = 0.05
 STOP_TIMEOUT = 5.0
-GIVE_BACK_TIMEOUT = 2.0
+RELEASE_TIMEOUT = 2.0
 CLOSE_TIMEOUT = 2.0
 LOG_EVERY = 5.0
 
@@ -73,6 +74,7 @@ class Inbox:
 class SchedulerProcess:
     """The parts of a scheduler process."""
 
+    app: App
     token_queue: TokenQueue
     inbox: Inbox
     election: Election
@@ -100,8 +102,12 @@ class SchedulerProcess:
             log.warning("supervisor_lost", effect="it drains")
             self.inbox.events.put(StopRequested())
 
+    def close(self) -> None:
+        """Close what the app has opened, such as its result store."""
+        self.app.close()
+
     def run(self) -> int:
-        """Send ticks, or stand by, until a signal; return the exit code."""
+        """Lead, or wait as a standby, until a signal; return the exit code."""
         self._log_at = time.monotonic() + LOG_EVERY
         self.reporter.send_reliably(Report("ready", STOP_TIMEOUT))
         self.token_queue.start()
@@ -118,8 +124,8 @@ class SchedulerProcess:
     def _stop(self) -> int:
         self.election.stop()
         self._step_until(lambda: self.election.has_settled, STOP_TIMEOUT)
-        self.token_queue.give_back()
-        self._step_until(lambda: self._term == 0, GIVE_BACK_TIMEOUT)
+        self.token_queue.release()
+        self._step_until(lambda: self._term == 0, RELEASE_TIMEOUT)
         self.token_queue.keeper.stop(CLOSE_TIMEOUT)
         log.info("scheduler_stopped")
         return STOPPED

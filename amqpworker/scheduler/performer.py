@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import assert_never
 
 from pydantic_core import to_json
@@ -53,27 +54,18 @@ TOKEN_TIMEOUT = 60.0
 REPLY_TIMEOUT = 10.0
 
 
+@dataclass(eq=False)
 class Performer:
-    """Performs the actions of one scheduler; answers are reported to `on_event`, in other threads."""
+    """Performs the actions of the scheduler `me`; answers are reported to `on_event`, in other threads."""
 
-    def __init__(
-        self,
-        me: Identity,
-        schedules: Mapping[str, Schedule],
-        queue: TokenQueue,
-        plan: Plan,
-        reporter: Reporter,
-        store_queries: StoreQueries | None,
-        on_event: Callable[[Event], None],
-    ) -> None:
-        self._me = me
-        self._schedules = schedules
-        self._queue = queue
-        self._plan = plan
-        self._reporter = reporter
-        self._store_queries = store_queries
-        self._on_event = on_event
-        self._app_id = queue.session.settings.app_id
+    me: Identity
+    schedules: Mapping[str, Schedule]
+    queue: TokenQueue
+    plan: Plan
+    reporter: Reporter
+    store_queries: StoreQueries | None
+    """None if no schedule needs the result store."""
+    on_event: Callable[[Event], None]
 
     def perform(self, actions: Iterable[Action], term: int) -> None:
         """Perform actions of this term."""
@@ -86,17 +78,17 @@ class Performer:
                 case AskLeader(token):
                     self._ask_leader(token, term)
                 case Acknowledge(deliveries):
-                    self._queue.acknowledge(term, deliveries)
+                    self.queue.acknowledge(term, deliveries)
                 case SendReply():
                     self._reply(action, term)
                 case AskStore(ticks):
-                    assert self._store_queries is not None  # else overlap="skip" is a ConfigError
-                    self._store_queries.ask(term, ticks)
+                    assert self.store_queries is not None  # else overlap="skip" is a ConfigError
+                    self.store_queries.ask(term, ticks)
                 case ReportLeader(leads, leader, since):
                     self._report(leads, leader, since)
                 case LeaveConnection(reason):
                     log.warning("broker_unresponsive", connection="scheduler", reason=reason, effect="connecting again")
-                    self._queue.leave(reason)
+                    self.queue.leave(reason)
                 case WriteLog(level, event, fields):
                     getattr(log, level)(event, **fields)
                 case _:
@@ -106,33 +98,33 @@ class Performer:
         name, nominal = action.schedule, action.nominal
 
         def on_ended(error: AmqpWorkerError | None) -> None:
-            self._on_event(TickEnded(term, name, nominal, None if error is None else str(error)))
+            self.on_event(TickEnded(term, name, nominal, None if error is None else str(error)))
 
         try:
-            message = tick_message(self._schedules[name], self._me.namespace, self._me.scheduler, nominal)
-            publication = publication_of_send(message, self._plan.names, time.time(), self._app_id)
-            required = self._plan.requirements(message.queue, delayed=message.delay is not None)
-            self._publish(self._queue.sends, publication, term, TICK_TIMEOUT, on_ended, required)
+            message = tick_message(self.schedules[name], self.me.namespace, self.me.scheduler, nominal)
+            publication = publication_of_send(message, self.plan.names, time.time(), self.queue.session.settings.app_id)
+            required = self.plan.requirements(message.queue, delayed=message.delay is not None)
+            self._publish(self.queue.sends, publication, term, TICK_TIMEOUT, on_ended, required)
         except AmqpWorkerError as error:
             on_ended(error)
 
     def _put_token(self, token: Token | None, message_id: str, term: int) -> None:
         def on_ended(error: AmqpWorkerError | None) -> None:
-            self._on_event(TokenEnded(term, message_id, None if error is None else str(error)))
+            self.on_event(TokenEnded(term, message_id, None if error is None else str(error)))
 
         body = to_json(token_fields(token))
-        publication = publication_of_token(body, self._me.scheduler, message_id, self._plan.names, time.time())
-        self._publish(self._queue.copies, publication, term, TOKEN_TIMEOUT, on_ended)
+        publication = publication_of_token(body, self.me.scheduler, message_id, self.plan.names, time.time())
+        self._publish(self.queue.copies, publication, term, TOKEN_TIMEOUT, on_ended)
 
     def _ask_leader(self, token: Token | None, term: int) -> None:
-        calls = self._queue.session.calls
-        call = calls.add(_LeaderCall(calls, lambda body: self._on_event(LeaderAnswered(term, body))))
-        fields = {**token_fields(token), "scheduler": self._me.label, "schedules": self._me.fingerprint}
-        names, now = self._plan.names, time.time()
+        calls = self.queue.session.calls
+        call = calls.add(_LeaderCall(calls, lambda body: self.on_event(LeaderAnswered(term, body))))
+        fields = {**token_fields(token), "scheduler": self.me.label, "schedules": self.me.fingerprint}
+        names, now = self.plan.names, time.time()
         publication = publication_of_token(
-            to_json(fields), self._me.scheduler, new_id(), names, now, call.correlation_id
+            to_json(fields), self.me.scheduler, new_id(), names, now, call.correlation_id
         )
-        self._publish(self._queue.calls, publication, term, TICK_TIMEOUT, lambda _: None)
+        self._publish(self.queue.calls, publication, term, TICK_TIMEOUT, lambda _: None)
 
     def _reply(self, action: SendReply, term: int) -> None:
         reply_to = action.delivery.properties.reply_to
@@ -143,7 +135,7 @@ class Performer:
         else:
             body = encode_done(to_json(action.value))
         self._publish(
-            self._queue.replies, publication_of_reply(action.delivery, body), term, REPLY_TIMEOUT, lambda _: None
+            self.queue.replies, publication_of_reply(action.delivery, body), term, REPLY_TIMEOUT, lambda _: None
         )
 
     def _publish(
@@ -158,17 +150,17 @@ class Performer:
         pending = lane.make_pending(publication, required, timeout, on_ended)
         pending.resend = False
         # Not on the next connection, where another scheduler may lead.
-        pending.wanted = lambda: self._queue.term == term
+        pending.wanted = lambda: self.queue.term == term
         lane.submit(pending)
 
     def _report(self, leads: bool, leader: str, since: int) -> None:
-        self._reporter.send_reliably(
+        self.reporter.send_reliably(
             Report("leading", leads=leads, leader=leader, since=time_text(since) if leader else "")
         )
 
 
 class _LeaderCall(PendingCall):
-    """The question who leads; nobody waits for the answer."""
+    """The question who leads; no thread waits for the answer."""
 
     __slots__ = ("_on_body",)
 

@@ -38,7 +38,7 @@ class AskLeader:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """Acknowledge deliveries: a confirmed token holds what they say."""
+    """Acknowledge deliveries: a confirmed token holds their content."""
 
     deliveries: tuple[Delivery, ...]
 

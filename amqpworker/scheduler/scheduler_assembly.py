@@ -60,7 +60,7 @@ def assemble(app: App, options: SchedulerOptions, recorder: Recorder, reporter: 
     result_ttl = int(app.settings.result_ttl * 1000)
     election = Election(me, schedules, result_ttl, (int(time.time() * 1000), time.monotonic()), new_id)
     performer = Performer(me, schedules, token_queue, app.plan, reporter, queries, inbox.events.put)
-    return SchedulerProcess(token_queue, inbox, election, performer, recorder, reporter)
+    return SchedulerProcess(app, token_queue, inbox, election, performer, recorder, reporter)
 
 
 def schedules_of(app: App, options: SchedulerOptions) -> dict[str, Schedule]:

@@ -1,5 +1,5 @@
 """
-The token: what the leader of a scheduler leaves to the next one. Whoever receives it leads.
+The token: what the leader of a scheduler leaves to the next one. The scheduler that receives it leads.
 
 Decides how a token is written and read, and which one of several counts.
 """
@@ -18,7 +18,7 @@ MAX_AHEAD = 2 * 3600 * 1000
 
 
 class MalformedToken(ValueError):
-    """A token cannot be read; the text says why."""
+    """A token cannot be read; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,10 @@ def test_the_topology_page_names_every_exchange_and_argument() -> None:
 
 
 def logged_events(path: Path) -> Iterator[str]:
-    """Yield the events that a module logs by `log.LEVEL("event")`, or has logged by `_log("LEVEL", "event")`."""
+    """Yield the events that a module logs by `log.LEVEL("event")`, or has logged by `_log("LEVEL", "event")` or `WriteLog`."""
     for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "WriteLog":
+            yield from (one.value for one in ast.walk(node.args[1]) if isinstance(one, ast.Constant) and one.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             said = node.func.attr in {"_log", "_log_process"}
             if said or node.func.attr in {"debug", "info", "warning", "error", "exception", "critical"}:
