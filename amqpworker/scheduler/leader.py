@@ -31,8 +31,10 @@ from amqpworker.schedules.definition import Schedule
 
 # Ticks that are due within this many seconds are sent together, and written down in one token.
 BATCH = 0.05
-# Seconds after which a token is put although ticks are not confirmed: these lag.
+# Seconds after which a token is put although ticks are not confirmed: these lag. It is longer if it had to name many.
 PATIENCE = 0.25
+PATIENCE_WITH_MANY = 1.0
+MANY = 100
 # The broker redelivers a token that is not acknowledged for long (its ack timeout).
 RENEW_AFTER = 60.0
 # The same without any confirm at all: it shows whether the broker confirms anything.
@@ -216,8 +218,12 @@ class Leader:
         passed = monotonic - self._committed_at
         if self.ticks.in_flight and not self.is_stopping:
             silent = self._unconfirmed_since is not None and monotonic - self._unconfirmed_since >= PROBE_AFTER
-            return silent or (self._must_commit and passed >= PATIENCE)
+            return silent or (self._must_commit and passed >= self._patience)
         return passed >= RENEW_AFTER or (self._must_commit and passed >= BATCH)
+
+    @property
+    def _patience(self) -> float:
+        return PATIENCE if self.ticks.in_flight < MANY else PATIENCE_WITH_MANY
 
     def _put(self, monotonic: float) -> PutToken:
         message_id = self._make_id()
@@ -245,7 +251,7 @@ class Leader:
         left = self.ticks.seconds_left(now, monotonic)
         due = [RENEW_AFTER if left is None else max(left, self._batch_at - monotonic)]
         if self._commit is None and (self._must_commit or self.ticks.in_flight):
-            due.append(max(BATCH, self._committed_at + (PATIENCE if self.ticks.in_flight else BATCH) - monotonic))
+            due.append(max(BATCH, self._committed_at + (self._patience if self.ticks.in_flight else BATCH) - monotonic))
         return max(0.0, min(due))
 
     # ---- the end ----------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ log = get_logger("amqpworker.scheduler")
 
 # Often enough to notice that the clock was set, and to show that this thread is alive.
 MAX_WAIT = 1.0
+WAKE_EVERY = 0.25
 # Events that arrive without end do not hold up what is due.
 MAX_EVENTS_TIME = 0.05
 STOP_TIMEOUT = 5.0
@@ -139,6 +140,10 @@ class SchedulerProcess:
         """Wait until something happens or is due, and act on it."""
         self._record()
         wait = min(longest, self.election.seconds_left(_now(), time.monotonic()))
+        if self._term == 0:
+            # While it is not connected, this shortens the pause before the next attempt.
+            self.token_queue.keeper.wake()
+            wait = min(wait, WAKE_EVERY)
         try:
             event: Event | None = self.inbox.events.get(timeout=max(0.0, wait))
         except queue.Empty:
