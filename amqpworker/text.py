@@ -1,8 +1,8 @@
-"""Texts: made shorter, or fit to be encoded, and the names of callables."""
+"""Texts: made shorter, or fit to be encoded; the names of callables; which known name a wrong one may mean."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 
 def truncated(text: str, most: int) -> str:
@@ -29,3 +29,11 @@ def name_of(callable_: Callable[..., object]) -> str:
     kind = type(callable_)
     module = getattr(callable_, "__module__", None) or kind.__module__
     return f"{module}.{getattr(callable_, '__qualname__', kind.__qualname__)}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return the known name that is nearest to the given one, as a question in parentheses; "" if none is near."""
+    import difflib  # for mistakes only
+
+    near = difflib.get_close_matches(given, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

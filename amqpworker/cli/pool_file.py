@@ -7,9 +7,7 @@ not new options.
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from amqpworker.errors import ConfigError
+from amqpworker.model.toml_file import load_toml, unknown_key
 from amqpworker.scheduler.scheduler_options import SchedulerOptions, SchedulerTable
 from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec
@@ -105,7 +104,7 @@ def read_config(path: Path, app: str | None, cores: int) -> SupervisorConfig:
 
     `app` and `cores` apply to a pool that has no `app` or `processes` of its own; a scheduler without `app` has that of all pools.
     """
-    content = _load_toml(path)
+    content = load_toml(path)
     pools, scheduler = content.get("pools"), content.get(SCHEDULER)
     if app and isinstance(pools, list):
         content["pools"] = pools = [{"app": app, **table} if isinstance(table, dict) else table for table in pools]
@@ -124,17 +123,6 @@ def _default_app(pools: Any, app: str | None) -> dict[str, Any]:
     same = tables and all(table.get("app") == tables[0].get("app") for table in tables)
     found = tables[0].get("app") if same else app
     return {} if found is None else {"app": found}
-
-
-def _load_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}.") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not TOML: it is not in UTF-8.") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}.") from None
 
 
 def _place(location: tuple[int | str, ...], content: Any) -> str:
@@ -184,5 +172,4 @@ def _unknown_key(location: tuple[int | str, ...]) -> str:
     key = str(location[-1])
     if len(location) > 1 and key in ConfigFile.model_fields:
         return "belongs to the whole file: write it above the first table"
-    near = difflib.get_close_matches(key, models.get(len(location), QueueOptions).model_fields, n=1)
-    return f"unknown key{f' (did you mean {near[0]}?)' if near else ''}"
+    return unknown_key(key, models.get(len(location), QueueOptions).model_fields)

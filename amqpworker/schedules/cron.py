@@ -9,7 +9,6 @@ shows counts: none in a gap, both in a repeated hour.
 
 from __future__ import annotations
 
-import difflib
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from amqpworker.errors import ConfigError
 from amqpworker.model.headers import EPOCH, MILLISECOND
+from amqpworker.text import did_you_mean
 
 if TYPE_CHECKING:
     from cronsim import CronSim
@@ -184,8 +184,7 @@ def time_zone(name: str) -> tzinfo:
         zones = available_timezones()
     if not zones:
         raise ConfigError(f"tz={name!r:.60}: this machine has no time zones: install the package tzdata.")
-    near = difflib.get_close_matches(name, zones, n=1)
-    raise ConfigError(f"tz={name!r:.60}: unknown time zone{f' (did you mean {near[0]}?)' if near else ''}.")
+    raise ConfigError(f"tz={name!r:.60}: unknown time zone{did_you_mean(name, zones)}.")
 
 
 def _day_of(moment: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,8 +10,6 @@ from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from amqpworker.task import RemoteTask, Task
 
 T = TypeVar("T", bound="RemoteTask[..., Any]")
@@ -82,19 +80,22 @@ class AppSchedules:
         Raises:
             ConfigError: its name is taken, or its overlap is "skip" and the results of its task are not stored.
         """
-        name, task = schedule.name, schedule.message.task
-        if (other := self.schedules.get(name)) is not None:
-            raise ConfigError(
-                f"Two schedules have the name {name!r}, those of the tasks {other.message.task!r} and {task!r}: "
-                f"give one of them another name."
-            )
-        if schedule.overlap == "skip":
-            self._check_stored(name, task)
-        self.schedules[name] = schedule
+        check_schedule(schedule, self, self.schedules)
+        self.schedules[schedule.name] = schedule
 
-    def _check_stored(self, schedule: str, task: str) -> None:
-        if self.results is None:
-            raise ConfigError(f"Schedule {schedule!r}: overlap='skip' needs a result store: App(results=…).")
-        known = self.tasks.get(task)
-        if known is not None and not known.stores_result:
-            raise ConfigError(f"Schedule {schedule!r}: overlap='skip' needs results, and {task!r} has result=False.")
+
+def check_schedule(schedule: Schedule, app: AppSchedules, others: Mapping[str, Schedule]) -> None:
+    """Check a schedule against others of its app; raises ConfigError as `add_schedule` does."""
+    name, task = schedule.name, schedule.message.task
+    if (other := others.get(name)) is not None:
+        raise ConfigError(
+            f"Two schedules have the name {name!r}, those of the tasks {other.message.task!r} and {task!r}: "
+            f"give one of them another name."
+        )
+    if schedule.overlap != "skip":
+        return
+    if app.results is None:
+        raise ConfigError(f"Schedule {name!r}: overlap='skip' needs a result store: App(results=…).")
+    known = app.tasks.get(task)
+    if known is not None and not known.stores_result:
+        raise ConfigError(f"Schedule {name!r}: overlap='skip' needs results, and {task!r} has result=False.")

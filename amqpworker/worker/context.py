@@ -70,7 +70,7 @@ class Run:
 
     @property
     def nominal(self) -> datetime | None:
-        """The time for which its schedule sent the message, in UTC, None if none did; the task may run later."""
+        """When the message was due by its schedule, in UTC, None if no schedule sent it; it may have been sent later."""
         moment = time_of((self.delivery.properties.headers or {}).get(NOMINAL))
         return None if moment is None else EPOCH + min(max(moment, EARLIEST), LATEST) * MILLISECOND
 
@@ -82,7 +82,7 @@ def current() -> Run:
     """
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
-    The run of a tick also has its `schedule`, and `nominal`, the time that it was sent for.
+    If a schedule sent its message, it also has the name of the `schedule`, and the time that it was due, `nominal`.
 
     Raises:
         NoCurrentTask: this code does not run inside a task.
