@@ -22,8 +22,10 @@ def tick_id(namespace: str, scheduler: str, schedule: str, nominal: int) -> str:
 def tick_message(schedule: Schedule, namespace: str, scheduler: str, nominal: int) -> Message[Any]:
     """Return the message of a tick; its jitter follows from its id, so that it is the same if the tick is sent twice."""
     task_id = tick_id(namespace, scheduler, schedule.name, nominal)
-    # 32 bits of the hash
-    delay = round(schedule.jitter * int(task_id[:8], 16) / 2**32, 3) if schedule.jitter else None
+    delay = 0.0
+    if schedule.jitter:
+        # 32 bits of the hash; whole milliseconds, never more than the jitter
+        delay = int(schedule.jitter * 1000 * int(task_id[:8], 16) / 2**32) / 1000
     return _message(schedule, nominal, task_id, delay or None)
 
 

@@ -46,7 +46,7 @@ def echo(text: str, times: int = 1) -> str:
 @app.task(name="told")
 async def told() -> list:
     run = current()
-    return [run.id, run.attempt, run.queue, run.headers, entered, os.getppid()]
+    return [run.id, run.attempt, run.queue, run.headers, entered, os.getppid(), run.schedule, str(run.nominal)]
 
 @app.task(name="fails")
 def fails() -> None:
@@ -170,7 +170,7 @@ def process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stall_timeout: floa
 
 
 def asked(process: IsolatedProcess, task: str, body: bytes = b"{}", timeout: float = math.inf) -> Answer:
-    headers = {"shop": "a", "aw-first-sent": 1}
+    headers = {"shop": "a", "aw-first-sent": 1, "aw-schedule": "nightly", "aw-nominal": "2026-11-30T02:30:00.000Z"}
     delivery = Delivery(1, False, "", "key", Properties(type=task, message_id="m", headers=headers), body)
     delivery.queue = "work"
     registered: Any = SimpleNamespace(name=task)
@@ -191,7 +191,8 @@ def crash(ending: Answer) -> Crash:
 
 def test_it_runs_one_task_after_the_other_and_knows_what_they_are_about(process: IsolatedProcess) -> None:
     assert outcome(asked(process, "echo", b'{"text": "a"}')) == Done(b'"a"')
-    expected = f'["the id",2,"work",{{"shop":"a"}},["entered"],{os.getpid()}]'.encode()
+    tick = '"nightly","2026-11-30 02:30:00+00:00"'
+    expected = f'["the id",2,"work",{{"shop":"a"}},["entered"],{os.getpid()},{tick}]'.encode()
     assert outcome(asked(process, "told")) == Done(expected)
     failed = outcome(asked(process, "fails"))
     assert not isinstance(failed, Done)

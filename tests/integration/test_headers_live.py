@@ -11,6 +11,7 @@ import pika
 import pytest
 
 from amqpworker import App, current
+from amqpworker.schedules.tick import tick_message
 from tests.support import Broker, RawMessage, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
@@ -179,3 +180,29 @@ def test_a_letter_that_had_crashed_is_not_condemned_by_its_past(vhost: Broker, r
         move_back(vhost, RawMessage(b"{}", properties, "amqpworker.dead", QUEUE, False))
         # In an isolated process it would not be seen here.
         wait_until(lambda: ran == ["crashed"], 30, "it runs in the worker itself")
+
+
+def test_a_tick_keeps_its_schedule_and_its_time_through_a_delay_retries_a_dead_letter_and_a_replay(
+    vhost: Broker, replayer: App
+) -> None:
+    seen: list[tuple[str | None, datetime | None, str, int]] = []
+
+    @replayer.task(name="fail", queue=QUEUE, retry=[0.125])
+    def fail(day: str) -> None:
+        run = current()
+        seen.append((run.schedule, run.nominal, run.id, run.attempt))
+        raise OSError(day)
+
+    schedule = fail.options(headers={"tenant": "acme"}).schedule("nightly", cron="30 2 * * *", jitter=0.5)("today")
+    nominal = datetime(2026, 11, 30, 2, 30, tzinfo=UTC)
+    tick = tick_message(schedule, "amqpworker", "main", int(nominal.timestamp() * 1000))
+    assert tick.delay
+    with running(replayer, threads=1):
+        replayer.send(tick)
+        first = vhost.wait_for_message(DEAD)
+        move_back(vhost, first)
+        second = vhost.wait_for_message(DEAD)
+    assert seen == [("nightly", nominal, tick.id, attempt) for attempt in (1, 2, 1, 2)]
+    for letter in (first, second):
+        kept = {name: letter.headers[name] for name in ("aw-schedule", "aw-nominal", "tenant")}
+        assert kept == {"aw-schedule": "nightly", "aw-nominal": "2026-11-30T02:30:00.000Z", "tenant": "acme"}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amqpworker.model.headers import time_text
 from amqpworker.model.message import Message
 from amqpworker.schedules.definition import Schedule, fingerprint
 from amqpworker.schedules.interval import Interval
@@ -23,6 +24,12 @@ def test_the_id_of_a_tick_is_a_uuid5_that_other_programs_can_calculate() -> None
     expected = uuid.uuid5(uuid.NAMESPACE_URL, "amqpworker:main:nightly:2026-11-30T02:30:00.000Z")
     assert tick_id("amqpworker", "main", "nightly", NOMINAL) == str(expected)
     assert str(expected) == "67eb4289-e1b6-5de2-8bef-a612497ed638"
+
+
+@given(st.text(min_size=1), st.text(min_size=1), st.integers(-(10**14), 10**15))
+def test_any_id_of_a_tick_is_the_uuid5_of_its_names_and_time(scheduler: str, schedule: str, nominal: int) -> None:
+    expected = uuid.uuid5(uuid.NAMESPACE_URL, f"amqpworker:{scheduler}:{schedule}:{time_text(nominal)}")
+    assert tick_id("amqpworker", scheduler, schedule, nominal) == str(expected)
 
 
 def test_a_tick_is_the_message_of_its_schedule_with_its_own_id_and_headers() -> None:
