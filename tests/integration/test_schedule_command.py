@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from amqpworker import App, CallTimeout
 from amqpworker.client.schedule_commands import send_commands
 from amqpworker.model.headers import time_of
+from amqpworker.model.reply import Reply
 from amqpworker.results.store import ResultRow, open_store
 from amqpworker.routing.schedule_messages import Command
 from amqpworker.schedules.tick import tick_id
+from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, environment, run_here, started
+from tests.docs import ROOT, blocks
 from tests.integration.leader import LISTED, ScriptedLeader, declare_scheduler, leading
 from tests.proxy import Proxy
 from tests.support import Broker, milliseconds, raw_channel, wait_until
@@ -267,6 +271,28 @@ def scheduler(folder: Path, vhost: Broker) -> Iterator[None]:
     assert process.returncode == 0
 
 
+def leaders_reply() -> dict[str, Any]:
+    """Return what the leader replies to `list`."""
+    app = load_app("tickshop:app")
+    (answer,) = send_commands(app.producer, app.plan.names, [Command("list", "main")], 10.0)
+    app.close()
+    assert isinstance(answer, Reply), answer
+    value: dict[str, Any] = json.loads(answer.value or b"null")
+    return value
+
+
+def reply_in_the_wire_contract() -> dict[str, Any]:
+    found = [json.loads(block) for block in blocks(ROOT / "docs/wire.md", "json") if '"differing"' in block]
+    (value,) = found
+    assert isinstance(value, dict)
+    return value
+
+
+def shape(reply: dict[str, Any]) -> list[list[str]]:
+    """Return the names in a reply to `list`, and those of its first schedule."""
+    return [sorted(reply), sorted(reply["schedules"][0])]
+
+
 def test_a_pause_that_waited_for_the_first_scheduler_lasts_until_it_is_resumed(
     cli: Callable[[str], Ended], folder: Path, vhost: Broker
 ) -> None:
@@ -281,6 +307,7 @@ def test_a_pause_that_waited_for_the_first_scheduler_lasts_until_it_is_resumed(
         assert cli("schedule pause hourly") == Ended(0, "hourly: paused\n", "")
     with scheduler(folder, vhost):
         assert wait_until(paused, what="another leader") == {"hourly": True, "nightly": True}
+        assert shape(leaders_reply()) == shape(reply_in_the_wire_contract())
         assert cli("schedule resume hourly nightly").code == 0
         assert paused() == {"hourly": False, "nightly": False}
         shown = cli("schedule list")
