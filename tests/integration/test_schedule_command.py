@@ -127,9 +127,7 @@ def test_list_without_a_leader_shows_what_the_app_defines(cli: Callable[[str], E
     assert never_ran.code == 1
     assert "No scheduler 'main' has run on this broker" in " ".join(never_ran.out.split())
     declare_scheduler(vhost.url)
-    before = time.monotonic()
     ended = cli("schedule list")
-    assert time.monotonic() - before >= 2
     assert (ended.code, ended.err) == (1, "")
     assert "No leader: no scheduler 'main' is running" in ended.out
     assert "every 1 h" in ended.out
@@ -139,6 +137,7 @@ def test_list_without_a_leader_shows_what_the_app_defines(cli: Callable[[str], E
     assert as_json.complaint() == "no scheduler 'main' is running"
     assert [one["leader"] for one in as_json.json] == [None, None]
     assert all(milliseconds(one["next"]) for one in as_json.json)
+    vhost.wait_for_count(QUEUE, 0)  # nothing is left for the next leader
 
 
 def test_a_reply_that_cannot_be_read_is_one_line(cli: Callable[[str], Ended], vhost: Broker) -> None:
