@@ -6,7 +6,6 @@ Decides what the leader is asked, and what is an exit code of 1: there is no lea
 
 from __future__ import annotations
 
-import difflib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +16,8 @@ from amqpworker.cli.output import console, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
 from amqpworker.errors import AmqpWorkerError, CallTimeout, ConfigError, ResultStoreError, TaskFailed, Unroutable
 from amqpworker.log.terminal import print_error, printable
-from amqpworker.routing.topology import DEFAULT_SCHEDULER
+from amqpworker.routing.topology import DEFAULT_SCHEDULER, check_scheduler_name
+from amqpworker.text import did_you_mean
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -171,14 +171,12 @@ def resume(
 
 def _load(target: str, scheduler: str, file: Path | None) -> App:
     """Return the app with its schedules; raises ConfigError if it or the file cannot be read."""
-    from amqpworker.routing.topology import check_scheduler_name
+    from amqpworker.schedules.schedule_file import read_schedules
 
     quiet()
     app = load(target)
     check_scheduler_name(scheduler, app.plan.names.namespace)
     if file is not None:
-        from amqpworker.schedules.schedule_file import read_schedules
-
         for schedule in read_schedules(file, app):
             app.add_schedule(schedule)
     return app
@@ -187,10 +185,9 @@ def _load(target: str, scheduler: str, file: Path | None) -> App:
 def _schedule(app: App, name: str) -> Schedule:
     if (found := app.schedules.get(name)) is not None:
         return found
-    near = difflib.get_close_matches(name, app.schedules, n=3)
     some = ", ".join(sorted(app.schedules)[:10]) or "none"
-    known = f"did you mean {' or '.join(near)}?" if near else f"it has {some}. Schedules in a TOML file need --file."
-    raise ConfigError(f"The app has no schedule {name!r}: {known}")
+    known = did_you_mean(name, app.schedules) or f": it has {some}. Schedules in a TOML file need --file"
+    raise ConfigError(f"The app has no schedule {name!r}{known}.")
 
 
 def _now() -> int:

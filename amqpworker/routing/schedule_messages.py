@@ -32,15 +32,17 @@ def publication_of_command(
     """
     Return what a command is when its sender waits `timeout` seconds for the reply (direct reply-to).
 
-    `list` expires after that time; `pause` and `resume` wait in the queue for a leader.
+    `list` expires after that time, by the clock of the broker; `pause` and `resume` wait in the queue for a leader.
     """
     headers: Headers = {h.FIRST_SENT: now_text(now)}
-    if command.type == "list":
+    expires = command.type == "list"
+    if expires:
         headers[h.EXPIRES] = now_text(now + timeout)
     properties = Properties(
         content_type=JSON,
         headers=headers,
         delivery_mode=PERSISTENT,
+        expiration=str(round(timeout * 1000)) if expires else None,
         message_id=new_id(),
         type=command.type,
         timestamp=int(now),

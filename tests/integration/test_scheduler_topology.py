@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from amqpworker.routing.topology import scheduler
-from tests.cli import Ended, run_here
+from tests.cli import Ended, environment, run_here, started
 from tests.docs import ROOT, table
-from tests.support import Broker, raw_channel, raw_publish
+from tests.support import Broker, raw_channel, raw_publish, wait_until
 
-APP = "from amqpworker import App\napp = App()\napp.queue('emails')\n"
+APP = """
+from amqpworker import App
+app = App()
+task = app.task(name="shop.tick", queue="emails")(lambda: None)
+task.schedule("often", every=1, jitter=0.1)()
+task.schedule("paused", every=1)()
+"""
 QUEUE = "amqpworker.schedule.main"
 
 
@@ -75,6 +82,39 @@ def test_the_queue_cannot_be_read_by_basic_get(cli: Callable[[str], Ended], vhos
     assert vhost.count(QUEUE) == 1
 
 
+# ---- while a leader runs ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def scheduler_process(url: str, **env: str) -> Iterator[None]:
+    """Run a scheduler of the app for the time of a block."""
+    with started(Path.cwd(), environment(url, **env), "scheduler", "plainshop:app") as process:
+        yield
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_a_purge_or_deletion_of_the_queue_loses_no_pause_while_a_leader_runs(
+    cli: Callable[[str], Ended], vhost: Broker
+) -> None:
+    def paused() -> dict[str, bool] | None:
+        listed = cli("schedule list --json --app plainshop:app")
+        return {one["name"]: one["paused"] is not None for one in listed.json} if listed.code == 0 else None
+
+    cli("topology declare plainshop:app")
+    with scheduler_process(vhost.url):
+        assert wait_until(paused, what="a leader") == {"often": False, "paused": False}
+        assert cli("schedule pause paused --app plainshop:app").code == 0
+        with raw_channel(vhost.url) as channel:
+            channel.queue_purge(QUEUE)
+        assert paused() == {"often": False, "paused": True}
+        vhost.delete_queue(QUEUE)
+        assert wait_until(paused, what="a leader again") == {"often": False, "paused": True}
+        seen = vhost.count("emails")
+        wait_until(lambda: vhost.count("emails") > seen, what="another tick")
+
+
 # ---- permissions ---------------------------------------------------------------------------------------------------
 
 
@@ -92,18 +132,14 @@ def refused() -> Any:
     return pytest.raises(ChannelClosedByBroker, match="403")
 
 
-def test_the_listed_permissions_of_a_scheduler_let_it_read_its_queue_and_publish(
+def test_a_scheduler_with_the_listed_permissions_sends_ticks_and_replies(
     cli: Callable[[str], Ended], vhost: Broker, stranger: Callable[..., str]
 ) -> None:
     cli("topology declare plainshop:app --scheduler main --scheduler other")
     url = stranger(**permissions_of("scheduler `main`"))
-    assert raw_publish(url, "amqpworker.schedule", "main", b"{}")
-    assert raw_publish(url, "amqpworker.tasks", "emails", b"{}")
-    assert raw_publish(url, "amqpworker.delay.30", "emails", b"{}", pika.BasicProperties(headers={"aw-wait-30": 1}))
-    assert raw_publish(url, "", "emails", b"{}")
-    with raw_channel(url) as channel:
-        method, _, _ = next(channel.consume(QUEUE))
-        channel.basic_ack(method.delivery_tag)
+    with scheduler_process(url, AMQPWORKER_DECLARE="0"):
+        wait_until(lambda: cli("schedule list --app plainshop:app").code == 0, what="a leader that replies")
+        vhost.wait_for_message("emails")
     for queue in ("amqpworker.schedule.other", "emails"):
         with raw_channel(url) as channel, refused():
             channel.basic_consume(queue, print)

@@ -18,6 +18,7 @@ from amqpworker.errors import AmqpWorkerError, TaskSignal
 from amqpworker.model.headers import time_of
 from amqpworker.routing.delay import route, units
 from amqpworker.routing.topology import LEVELS, Names, base, ladder, scheduler, work_queue
+from amqpworker.scheduler.token import Token, token_fields
 from amqpworker.schedules.tick import tick_id
 from amqpworker.task import RemoteTask
 from tests.docs import PAGES, ROOT, blocks, table
@@ -53,6 +54,13 @@ def test_the_ids_of_ticks_in_the_wire_contract_are_those_of_the_rule_above_them(
         nominal = time_of(time)
         assert nominal is not None
         assert tick_id(namespace, name, schedule, nominal) == told
+
+
+def test_the_wire_contract_has_the_fields_of_a_token() -> None:
+    rows = table((ROOT / "docs/wire.md").read_text(), "| `type` | body | meaning |")
+    times = {"nightly": 0}
+    fields = token_fields(Token(0, lagging=times, paused=times, running=times, leader="host:1", since=0))
+    assert re.findall(r'"(\w+)"', rows[0][1].replace('"host:pid"', "")) == list(fields)
 
 
 def test_the_wire_contract_names_every_header_of_ours() -> None:

@@ -42,6 +42,7 @@ def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[[str | list[str]], Ended]:
     (tmp_path / "timeshop.py").write_text(APP)
+    (tmp_path / "taken.toml").write_text('[[schedules]]\nname = "hourly"\ntask = "shop.clean_up"\nevery = 60\n')
     monkeypatch.delenv("AMQPWORKER_APP", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -134,6 +135,14 @@ def test_without_any_time_the_exit_code_is_1(cli: Callable[[str], Ended], target
     assert cli(f"schedule next --json --app timeshop:{target}") == Ended(1, "[]\n", "")
 
 
+def test_schedules_may_be_in_a_file(cli: Callable[[str], Ended], tmp_path: Path) -> None:
+    (tmp_path / "more.toml").write_text(
+        '[[schedules]]\nname = "weekly"\ntask = "shop.clean_up"\ncron = "0 0 * * MON"\n'
+    )
+    assert cli("schedule next weekly --app timeshop:app").code == 2
+    assert cli("schedule next weekly -n 2 --file more.toml --app timeshop:app").out.count("00:00:00Z") == 2
+
+
 # ---- what the leader knows --------------------------------------------------------------------------------------------
 
 
@@ -189,7 +198,7 @@ def test_a_reply_of_another_form_is_refused_with_the_place(value: bytes | None, 
     [
         ("schedule list", "Missing option '--app'"),
         ("schedule next --app timeshop:nope", "has no 'nope'"),
-        ("schedule next nigthly --app timeshop:app", "The app has no schedule 'nigthly': did you mean nightly?"),
+        ("schedule next nigthly --app timeshop:app", "The app has no schedule 'nigthly' (did you mean nightly?)."),
         ("schedule run weekly --app timeshop:app", "it has hourly, nightly. Schedules in a TOML file need --file."),
         ("schedule pause nightly nigthly --app timeshop:app", "did you mean nightly?"),
         ("schedule resume a --app timeshop:nothing", "it has none."),
@@ -199,6 +208,8 @@ def test_a_reply_of_another_form_is_refused_with_the_place(value: bytes | None, 
         ("schedule next -n -1 --app timeshop:app", "'-n'"),
         ("schedule next -n 10001 --app timeshop:app", "'-n'"),
         ("schedule next -n many --app timeshop:app", "'-n'"),
+        ("schedule list --file no-such.toml --app timeshop:app", "no-such.toml"),
+        ("schedule next --file taken.toml --app timeshop:app", "hourly"),
         (["schedule", "list", "--name", "", "--app", "timeshop:app"], "Scheduler name must be a non-empty string"),
         ("schedule pause nightly --name amq.x --app timeshop:app", "Scheduler name must not begin with 'amq.'"),
     ],

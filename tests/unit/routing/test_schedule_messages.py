@@ -20,7 +20,7 @@ def test_a_list_expires_when_its_sender_no_longer_waits() -> None:
     assert publication.body == b"{}"
     properties = publication.properties
     assert (properties.type, properties.correlation_id, properties.delivery_mode) == ("list", "c-1", 2)
-    assert properties.reply_to == "amq.rabbitmq.reply-to"
+    assert (properties.reply_to, properties.expiration) == ("amq.rabbitmq.reply-to", "2000")
     assert properties.headers == {
         "aw-first-sent": "2026-09-21T14:13:20.500Z",
         "aw-expires": "2026-09-21T14:13:22.500Z",
@@ -33,6 +33,7 @@ def test_a_pause_or_a_resume_names_its_schedule_and_does_not_expire(command: Lit
     assert publication.properties.type == command
     assert json.loads(publication.body) == {"schedule": "nächtlich"}
     assert publication.properties.headers == {"aw-first-sent": "2026-09-21T14:13:20.500Z"}
+    assert publication.properties.expiration is None
 
 
 def test_each_command_has_an_id_of_its_own() -> None:
