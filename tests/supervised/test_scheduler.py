@@ -162,6 +162,27 @@ def test_hup_reads_the_file_of_schedules_again_and_no_tick_is_missed(tmp_path: P
         assert both.end() == 0
 
 
+def test_a_scheduler_that_stalls_is_killed_and_replaced(tmp_path: Path, vhost: Broker) -> None:
+    options = (*HEALTH, "--stall-timeout", "3")
+    with pool(tmp_path, vhost.url, *options, command="scheduler", more=OFTEN) as scheduling:
+        stopped = leading(scheduling)
+        os.kill(stopped, signal.SIGSTOP)
+        (stalled,) = scheduling.wait_for("process_stalled")
+        assert stalled["pid"] == stopped
+        leading(scheduling, other_than=stopped)
+        assert not alive(stopped)
+        scheduling.signal(signal.SIGTERM)
+        assert scheduling.end() == 0
+
+
+def test_a_scheduler_ends_if_its_supervisor_is_killed(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, *HEALTH, command="scheduler", more=OFTEN) as scheduling:
+        pid = leading(scheduling)
+        scheduling.process.kill()
+        wait_until(lambda: not alive(pid), TIMEOUT, "the end of the scheduler")
+        assert len(scheduling.events("scheduler_stopped")) == 1, "it has returned its token"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_scheduler_alone_ends_with_code_0_and_leaves_nothing(
     tmp_path: Path, vhost: Broker, number: signal.Signals
