@@ -67,6 +67,50 @@ def test_a_check_warns_of_queues_without_tasks_and_of_names_that_begin_with_a_fo
     )
 
 
+SCHEDULED = """
+from amqpworker import App
+app = App("amqp://user:hidden@127.0.0.1:1/")
+@app.schedule("nightly", cron="30 2 * * *", tz="Europe/Paris")
+@app.task(name="shop.clean", queue="night")
+def clean() -> None: ...
+@app.task(name="shop.mark", queue="night")
+def mark(what: str) -> None: ...
+"""
+EVERY_HOUR = '[[schedules]]\nname = "hourly"\ntask = "shop.mark"\narguments = { what = "x" }\nevery = 3600\n'
+
+
+def test_a_check_of_a_scheduler_shows_the_schedules_of_the_app_and_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SCHEDULED)
+    (tmp_path / "more.toml").write_text(EVERY_HOUR)
+    ended = run(tmp_path, environment(), "scheduler", "shop:app", "--file", "more.toml", "--check")
+    assert (ended.code, ended.err) == (0, "")
+    lines = [" ".join(line.split()) for line in ended.out.splitlines()]
+    assert lines[:2] == ["scheduler main (shop:app)", "schedule task queue times next"]
+    assert lines[3].startswith("nightly shop.clean night 30 2 * * *")
+    assert lines[-1].startswith("hourly shop.mark night every 1 h 20")
+    options = ("worker", "shop:app", "-p", "1", "--scheduler", "--scheduler-file", "more.toml", "--check", "--json")
+    checked = run(tmp_path, environment(), *options).json
+    assert [pool["name"] for pool in checked["pools"]] == ["main"]
+    assert (checked["scheduler"]["name"], checked["scheduler"]["file"]) == ("main", "more.toml")
+    assert [one["name"] for one in checked["scheduler"]["schedules"]] == ["nightly", "hourly"]
+    assert run(tmp_path, environment(), "worker", "shop:app", "--check", "--json").json["scheduler"] is None
+
+
+def test_a_check_reports_what_is_wrong_with_a_scheduler(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SCHEDULED)
+    (tmp_path / "more.toml").write_text(EVERY_HOUR.replace("what", "who"))
+    options = ("worker", "shop:app", "--scheduler", "--scheduler-file", "more.toml", "--check")
+    ended = run(tmp_path, environment(), *options)
+    assert ended.code == 2
+    assert ended.complaint().startswith("Pool 'scheduler': more.toml: schedule 'hourly', ")
+    ended = run(tmp_path, environment(), "scheduler", "shop:app", "--name", "x" * 240, "--check")
+    assert (ended.code, ended.complaint()[:52]) == (2, "--name: Scheduler name must be at most 235 bytes of ")
+    (tmp_path / "shop.py").write_text("1 / 0\n")
+    ended = run(tmp_path, environment(), "scheduler", "shop:app", "--check")
+    assert (ended.code, ended.err.count("Traceback")) == (2, 1)
+    assert ended.err.splitlines()[-1].startswith("amqpworker: 'shop:app' cannot be imported: ZeroDivisionError")
+
+
 def test_a_check_imports_the_apps_in_processes_of_their_own_and_reports_what_is_wrong_with_each(tmp_path: Path) -> None:
     (tmp_path / "mail.py").write_text("1 / 0\n")
     (tmp_path / "gone.py").write_text("import os\nos._exit(0)\n")

@@ -106,6 +106,25 @@ def test_a_unit_runs_the_pools_of_a_file_and_a_mistake_in_it_is_reported(service
     service.wait_for("/srv/shop/pools.toml: pool 'two', thread: unknown key (did you mean threads?).")
 
 
+def test_a_scheduler_beside_a_pool_is_ready_with_it_and_reads_its_file_again_at_a_reload(service: Service) -> None:
+    def write(mark: str) -> None:
+        table = f'name = "often"\ntask = "shop.slow"\narguments = {{ seconds = 0, mark = "{mark}" }}\nevery = 1\n'
+        (service.folder / "schedules.toml").write_text(f"[[schedules]]\n{table}")
+
+    write("old")
+    service.install("-p", "1", "--scheduler", "--scheduler-file", "schedules.toml")
+    service.start()
+    wait_until(lambda: service.status().startswith("2/2 consuming"), what=service.status())
+    wait_until(lambda: service.status().endswith("scheduler main leads"), 40, "a scheduler that leads")
+    wait_until(lambda: "end old" in service.ledger(), 40, "a tick")
+    write("new")
+    service.machine.systemctl("reload", UNIT)
+    wait_until(lambda: "end new" in service.ledger(), 60, "a tick of the new schedule")
+    wait_until(lambda: service.machine.show(UNIT, "ActiveState") == "active", what="the end of the reload")
+    service.machine.systemctl("stop", UNIT)
+    assert service.machine.show(UNIT, "Result") == "success"
+
+
 def test_a_pool_without_its_broker_waits_with_that_status_and_is_neither_timed_out_nor_killed(service: Service) -> None:
     nobody = "amqp://127.0.0.1:1/"
     service.install(

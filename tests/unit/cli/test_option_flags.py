@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +13,11 @@ from pydantic import Field
 
 from amqpworker.cli.main import UsageError
 from amqpworker.cli.option_flags import flagged, flags_of, takes_options_of
-from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config
+from amqpworker.cli.pool_file import ConfigFile, PoolTable, read_config, scheduler_spec
 from amqpworker.cli.scheduler_command import MODELS as SCHEDULER_MODELS
 from amqpworker.cli.scheduler_command import scheduler_app
-from amqpworker.cli.worker_command import MODELS, worker_app
+from amqpworker.cli.worker_command import MODELS, config_from_flags, worker_app
+from amqpworker.errors import ConfigError
 from amqpworker.scheduler.scheduler_options import SchedulerOptions, SchedulerTable
 from amqpworker.worker.options import Flag, PoolOptions, WorkerOptions
 
@@ -93,6 +95,35 @@ def test_every_option_of_the_scheduler_command_is_a_key_of_the_file_and_reaches_
     path.write_text("[scheduler]")
     (scheduler,) = read_config(path, "shop:app", 2).pools
     assert scheduler.options.keys() == SchedulerOptions.model_fields.keys() == keys - {"health", *TABLES}
+
+
+def test_the_options_of_a_worker_that_begin_with_scheduler_reach_its_scheduler_and_the_timeouts_both() -> None:
+    shared = {"stall_timeout": 9.0, "start_timeout": 300.0}
+    own = {"scheduler": True, "scheduler_name": "night", "scheduler_file": "more.toml"}
+    main, scheduler = config_from_flags("shop:app", {**shared, **own, "log_json": True, "processes": 1}).pools
+    expected = SchedulerOptions(app="shop:app", name="night", file="more.toml", log_json=True, **shared)
+    assert scheduler == scheduler_spec(expected)
+    assert (main.stall_timeout, main.start_timeout) == (9.0, 300.0)
+    assert [pool.kind for pool in config_from_flags("shop:app", {"scheduler": False}).pools] == ["worker"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"scheduler_name": "night"}, "--scheduler-name can only be used with --scheduler."),
+        ({"scheduler_file": "x", "scheduler": False}, "--scheduler-file can only be used with --scheduler."),
+        (
+            {"scheduler": True, "scheduler_name": ""},
+            "--scheduler-name: Scheduler name must be a non-empty string, got ''.",
+        ),
+        ({"scheduler": True, "scheduler_file": ""}, "--scheduler-file: must have at least 1 character, got ''."),
+        ({"scheduler": True, "stall_timeout": math.inf}, "--stall-timeout: must be a finite number, got inf."),
+    ],
+)
+def test_a_mistake_in_the_options_of_a_scheduler_is_named_once_by_its_flag(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config_from_flags("shop:app", given)
+    assert str(raised.value) == message
 
 
 def rows() -> list[str]:

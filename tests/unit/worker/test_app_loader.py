@@ -49,9 +49,15 @@ print(*sorted({name.partition(".")[0] for name in sys.modules} & sys.stdlib_modu
 """
 
 
-def test_worker_processes_isolated_processes_and_dry_runs_load_the_same_standard_modules() -> None:
-    names = ("process", "isolation.program", "dry_run")
-    commands = [[sys.executable, "-c", LOADED, f"amqpworker.worker.{name}"] for name in names]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("worker.process", "worker.isolation.program", "worker.dry_run"),
+        ("scheduler.__main__", "scheduler.schedule_check"),
+    ],
+)
+def test_processes_that_import_an_app_and_their_dry_run_load_the_same_standard_modules(names: tuple[str, ...]) -> None:
+    commands = [[sys.executable, "-c", LOADED, f"amqpworker.{name}"] for name in names]
     loaded = {subprocess.run(one, capture_output=True, text=True, check=True).stdout for one in commands}
     assert len(loaded) == 1, loaded
 
