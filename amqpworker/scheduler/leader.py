@@ -42,6 +42,8 @@ PROBE_AFTER = 2.5
 LEAVE_AFTER = 5.0
 ASK_STORE_EVERY = 5.0
 WARN_EVERY = 60.0
+# A clock that is behind the token by fewer milliseconds was corrected, as by NTP.
+SMALLEST_LAG = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,8 @@ class Leader:
         """A tick was confirmed, or refused for this reason."""
         self.ticks.on_tick_ended(schedule, nominal, error, monotonic)
         self._must_commit = True
-        self._note_answer(monotonic)
+        if error is None:
+            self._note_confirm(monotonic)
 
     def on_token_ended(self, message_id: str, error: str | None, monotonic: float) -> list[Action]:
         """A token was confirmed, or refused for this reason."""
@@ -159,18 +162,18 @@ class Leader:
         if commit is None or commit.message_id != message_id:
             return []
         self._commit = None
-        self._note_answer(monotonic)
         if error is not None:
             self._must_commit = True
             self._held[:0] = commit.deliveries
             self._replies[:0] = commit.replies
             self._committed_at = monotonic + PATIENCE
             return [WriteLog("warning", "token_not_confirmed", {"reason": error, "effect": "put again"})]
+        self._note_confirm(monotonic)
         self.confirmed = commit.token
         return [Acknowledge(commit.deliveries), *commit.replies]
 
-    def _note_answer(self, monotonic: float) -> None:
-        """The broker has answered: it is alive, even if it has refused something."""
+    def _note_confirm(self, monotonic: float) -> None:
+        """The broker confirms: it is alive."""
         self._unconfirmed_since = monotonic if self.ticks.in_flight or self._commit is not None else None
 
     def on_store_answered(self, ended: Mapping[tuple[str, int], bool | None], monotonic: float) -> list[Action]:
@@ -240,7 +243,7 @@ class Leader:
 
     def _warn_of_clock(self, now: int, monotonic: float) -> list[Action]:
         """Warn once per minute while the clock is behind the token: nothing is sent until it has passed it."""
-        if now >= self.ticks.until or monotonic < self._warn_at:
+        if now + SMALLEST_LAG >= self.ticks.until or monotonic < self._warn_at:
             return []
         self._warn_at = monotonic + WARN_EVERY
         fields = {"until": time_text(self.ticks.until), "clock": time_text(now)}
