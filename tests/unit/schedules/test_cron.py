@@ -120,7 +120,7 @@ def test_a_leader_that_begins_at_any_minute_of_a_switch_day_calculates_what_one_
     known = list(times(timing, around - 5 * DAY, around + 4 * DAY))
     assert known == sorted(set(known))
     following = 0
-    for moment in range(around - DAY, around + 2 * DAY, MINUTE):
+    for moment in range(around - DAY // 2, around + 3 * DAY // 2, MINUTE):
         # a moment between two minutes, and a whole minute
         for now in (moment, moment + 1, moment + 30_500):
             while known[following] <= now:
