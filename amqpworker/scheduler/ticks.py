@@ -225,7 +225,8 @@ class Ticks:
         if since is None:
             return
         entry = self._agenda.entries[name]
-        entry.goal = max(at, since)
+        # The clock of the command's sender may be behind: what is before the token's time is not made up.
+        entry.goal = max(at, since, self.until)
         if entry.stage is Stage.PAUSED:
             self._complete(entry)
 
