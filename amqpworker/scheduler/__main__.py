@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.ending import exit_code_of, exit_now
@@ -29,10 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     if reason := version_mismatch(arguments):
         return misconfigured(ConfigError(reason), Reporter(int(arguments[3])))
     start = ProcessStart.prepare(arguments, SchedulerOptions, lambda _: 0)
+    options = start.options
+    if options.file is not None:
+        # The app's import may change the current folder.
+        options = options.model_copy(update={"file": str(Path(options.file).absolute())})
     try:
-        scheduler = start.build(
-            start.options.app, lambda app: assemble(app, start.options, start.recorder, start.reporter), log
-        )
+        scheduler = start.build(options.app, lambda app: assemble(app, options, start.recorder, start.reporter), log)
     except NotStarted as error:
         return error.code
     start.signals.check("the app's import")

@@ -149,7 +149,8 @@ def test_hup_reads_the_file_of_schedules_again_and_no_tick_is_missed(tmp_path: P
     more = tmp_path / "more.toml"
     more.write_text(FILE.format(name="one"))
     options = ("-p", "1", *HEALTH, "--scheduler", "--scheduler-file", "more.toml")
-    with pool(tmp_path, vhost.url, *options, more=OFTEN) as both:
+    elsewhere = '\nimport os\nos.chdir("/")\n'  # as an app may do
+    with pool(tmp_path, vhost.url, *options, more=OFTEN + elsewhere) as both:
         old = leading(both)
         wait_until(lambda: "one" in both.ledger(), TIMEOUT)
         more.write_text(FILE.format(name="two"))
