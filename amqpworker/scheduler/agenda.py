@@ -110,14 +110,15 @@ class Agenda:
 
     def retry(self, entry: Entry, at: float) -> None:
         """Have an entry wait for another try at this monotonic time."""
-        self.keep_busy(entry)
+        self.keep_busy(entry, at)
         entry.stage = Stage.FAILED
-        self._retries.add(at, entry)
 
-    def keep_busy(self, entry: Entry) -> None:
-        """Have an entry wait for an answer about its ticks."""
+    def keep_busy(self, entry: Entry, until: float | None = None) -> None:
+        """Have an entry wait for an answer about its ticks; without one it is due at this monotonic time."""
         self.remove(entry, Stage.BUSY)
         self.lagging[entry.name] = entry
+        if until is not None:
+            self._retries.add(until, entry)
 
     def remove(self, entry: Entry, stage: Stage) -> None:
         """Have an entry wait for nothing here."""

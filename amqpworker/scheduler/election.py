@@ -15,7 +15,7 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery
 from amqpworker.scheduler.clock_steps import ClockSteps
 from amqpworker.scheduler.inbox import Content, TokenMessage, read
-from amqpworker.scheduler.leader import Identity, Leader
+from amqpworker.scheduler.leader import LEAVE_AFTER, Identity, Leader
 from amqpworker.scheduler.scheduler_actions import Action, AskLeader, LeaveConnection, PutToken, ReportLeader, WriteLog
 from amqpworker.scheduler.ticks import Ticks
 from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, latest_of, read_object, read_token
@@ -25,6 +25,7 @@ from amqpworker.schedules.definition import Schedule
 ASK_EVERY = 10.0
 # After this many questions without an answer the broker may have lost the consumer.
 MOST_UNANSWERED = 4
+PUT_AGAIN_AFTER = 1.0
 # With this many messages it leads before it has received all of them: the prefetch is limited.
 MOST_GATHERED = 4000
 
@@ -51,6 +52,8 @@ class Election:
         self._ask_at = 0.0
         self._unanswered = 0
         self._last_message = ""
+        self._unconfirmed_since: float | None = None
+        """Since when that message waits for its confirm."""
         self._gathered: list[tuple[Delivery, Content]] = []
         self._heard_of = ("", "")
 
@@ -77,6 +80,7 @@ class Election:
             self._known = self.leader.confirmed
         self.leader = None
         self._last_message = ""
+        self._unconfirmed_since = None
         self._gathered = []
         self._ask_at = 0.0
         self._unanswered = 0
@@ -88,12 +92,16 @@ class Election:
         if self.leader is not None:
             return self.leader.on_delivery(delivery, content, monotonic)
         self._gathered.append((delivery, content))
+        if not self._last_message:
+            return self._put_last_message(monotonic)
         if delivery.properties.message_id == self._last_message or len(self._gathered) >= MOST_GATHERED:
             return self._lead(now, monotonic)
-        if self._last_message:
-            return []
+        return []
+
+    def _put_last_message(self, monotonic: float) -> list[Action]:
         # What waits was delivered, or will be, before this.
         self._last_message = self._make_id()
+        self._unconfirmed_since = monotonic
         return [PutToken(self._known, self._last_message)]
 
     def _lead(self, now: int, monotonic: float) -> list[Action]:
@@ -123,8 +131,12 @@ class Election:
         """A token was confirmed, or refused for this reason."""
         if self.leader is not None:
             return self.leader.on_token_ended(message_id, error, monotonic)
-        if error is not None and message_id == self._last_message:
-            self._last_message = ""  # the next delivery, or the next question, puts another one
+        if message_id == self._last_message:
+            self._unconfirmed_since = None
+            if error is not None:
+                # The next delivery puts another one: that of the question who leads.
+                self._last_message = ""
+                self._ask_at = min(self._ask_at, monotonic + PUT_AGAIN_AFTER)
         return []
 
     def on_tick_ended(self, schedule: str, nominal: int, error: str | None, monotonic: float) -> list[Action]:
@@ -178,6 +190,11 @@ class Election:
         actions = self._steps.check(now, monotonic)
         if self.leader is not None:
             return actions + self.leader.turn(now, monotonic, is_blocked)
+        if is_blocked and self._unconfirmed_since is not None:
+            self._unconfirmed_since = monotonic
+        if self._unconfirmed_since is not None and monotonic - self._unconfirmed_since >= LEAVE_AFTER:
+            self._unconfirmed_since = monotonic
+            actions.append(LeaveConnection("the broker has confirmed nothing for 5 s"))
         if self._is_subscribed and monotonic >= self._ask_at:
             self._ask_at = monotonic + ASK_EVERY
             actions.append(self._ask(is_blocked))

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from amqpworker.model import headers as h
 from amqpworker.model.message import Delivery
-from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, read_object, read_token
+from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, label_of, read_object, read_token
 
 CLOCK_DIFFERENCE = 60_000
 """By how many milliseconds the clock of a sender may be behind."""
@@ -96,4 +96,4 @@ def _read_token_message(fields: dict[str, object], now: int) -> Content:
     token = read_token(fields)
     if token is not None and is_too_far_ahead(token, now):
         return Refused(f"its time, {h.time_text(token.until)}, is more than two hours ahead of the clock", True)
-    return TokenMessage(token, str(fields.get("scheduler", "")), str(fields.get("schedules", "")))
+    return TokenMessage(token, label_of(fields.get("scheduler", "")), label_of(fields.get("schedules", "")))

@@ -82,6 +82,8 @@ class Leader:
         self._others = Others(me)
         self._held: list[Delivery] = []
         self._replies: list[SendReply] = []
+        self._questions: list[Delivery] = []
+        """Tokens of others; the reply is the next token, once it is confirmed: others know none that may be lost."""
         self._commit: _Commit | None = None
         self._must_commit = True
         self._committed_at = -RENEW_AFTER
@@ -103,7 +105,7 @@ class Leader:
             case TokenMessage():
                 return self._on_token(delivery, content, monotonic)
             case Pause() | Resume():
-                return self._on_command(delivery, content)
+                return self._on_command(delivery, content, monotonic)
             case ListSchedules():
                 return [SendReply(delivery, self._listing(monotonic))]
             case Refused():
@@ -119,18 +121,17 @@ class Leader:
             self.ticks.adopt(content.token)
             fields = {"until": time_text(content.token.until), "leader": content.token.leader}
             actions.append(WriteLog("warning", "token_adopted", fields))
-        actions += self._others.on_seen(content.scheduler, content.fingerprint, monotonic)
-        reply = {**token_fields(self._token()), "schedules": self._me.fingerprint}
-        return [*actions, SendReply(delivery, reply)]
+        self._questions.append(delivery)
+        return actions + self._others.on_seen(content.scheduler, content.fingerprint, monotonic)
 
-    def _on_command(self, delivery: Delivery, command: Pause | Resume) -> list[Action]:
+    def _on_command(self, delivery: Delivery, command: Pause | Resume, monotonic: float) -> list[Action]:
         name = command.schedule
         if name not in self._schedules:
             return [SendReply(delivery, reason="unknown-schedule", error=f"There is no schedule {name!r:.80}.")]
         actions: list[Action] = []
         paused = isinstance(command, Pause)
         if isinstance(command, Pause):
-            actions += self.ticks.pause(name, command.at)
+            actions += self.ticks.pause(name, command.at, monotonic)
         else:
             self.ticks.resume(name, command.at)
         self._replies.append(SendReply(delivery, {"schedule": name, "paused": paused}))
@@ -164,6 +165,7 @@ class Leader:
         self._commit = None
         if error is not None:
             self._must_commit = True
+            self._own_ids.discard(message_id)
             self._held[:0] = commit.deliveries
             self._replies[:0] = commit.replies
             self._committed_at = monotonic + PATIENCE
@@ -198,6 +200,7 @@ class Leader:
         elif self._unconfirmed_since is None or is_blocked:
             self._unconfirmed_since = monotonic
         elif monotonic - self._unconfirmed_since >= LEAVE_AFTER:
+            self._unconfirmed_since = monotonic
             return [*actions, LeaveConnection("the broker has confirmed nothing for 5 s")]
         return actions
 
@@ -231,15 +234,27 @@ class Leader:
     def _put(self, monotonic: float) -> PutToken:
         message_id = self._make_id()
         self._own_ids.add(message_id)
-        self._commit = _Commit(message_id, self._token(), tuple(self._held), tuple(self._replies))
-        self._held, self._replies = [], []
+        self.ticks.number += 1
+        token = self._token()
+        answer = {**token_fields(token), "schedules": self._me.fingerprint}
+        replies = (*self._replies, *(SendReply(question, answer) for question in self._questions))
+        self._commit = _Commit(message_id, token, tuple(self._held), replies)
+        self._held, self._replies, self._questions = [], [], []
         self._must_commit = False
         self._committed_at = monotonic
         return PutToken(self._commit.token, message_id)
 
     def _token(self) -> Token:
         ticks = self.ticks
-        return Token(ticks.until, ticks.lagging(), dict(ticks.paused), dict(ticks.running), self._me.label, self.since)
+        return Token(
+            ticks.until,
+            ticks.lagging(),
+            dict(ticks.paused),
+            dict(ticks.running),
+            self._me.label,
+            self.since,
+            ticks.number,
+        )
 
     def _warn_of_clock(self, now: int, monotonic: float) -> list[Action]:
         """Warn once per minute while the clock is behind the token: nothing is sent until it has passed it."""
@@ -251,7 +266,7 @@ class Leader:
 
     def seconds_left(self, now: int, monotonic: float) -> float:
         """Return the seconds until something may be due; an answer may come before."""
-        left = self.ticks.seconds_left(now, monotonic)
+        left = None if self.is_stopping else self.ticks.seconds_left(now, monotonic)
         due = [RENEW_AFTER if left is None else max(left, self._batch_at - monotonic)]
         if self._commit is None and (self._must_commit or self.ticks.in_flight):
             due.append(max(BATCH, self._committed_at + (self._patience if self.ticks.in_flight else BATCH) - monotonic))

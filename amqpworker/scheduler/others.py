@@ -27,10 +27,10 @@ class Others:
         """Note a scheduler that has asked who leads; return a warning if its schedules differ and that is news."""
         if not label or label == self._me.label:
             return []
-        before, at = self._seen.get(label, ("", monotonic))
-        is_news = before != fingerprint or monotonic - at > FORGET_AFTER
+        self._forget(monotonic)
+        before, _ = self._seen.get(label, ("", monotonic))
         self._seen[label] = fingerprint, monotonic
-        if fingerprint == self._me.fingerprint or not is_news:
+        if fingerprint in {self._me.fingerprint, before}:
             return []
         effect = (
             "its schedules are sent once it leads; if it is another service, give one of both another scheduler name"
@@ -41,5 +41,8 @@ class Others:
 
     def differing(self, monotonic: float) -> list[str]:
         """Return the schedulers that have other schedules, and were heard of lately."""
-        self._seen = {label: seen for label, seen in self._seen.items() if monotonic - seen[1] <= FORGET_AFTER}
+        self._forget(monotonic)
         return sorted(label for label, (fingerprint, _) in self._seen.items() if fingerprint != self._me.fingerprint)
+
+    def _forget(self, monotonic: float) -> None:
+        self._seen = {label: seen for label, seen in self._seen.items() if monotonic - seen[1] <= FORGET_AFTER}

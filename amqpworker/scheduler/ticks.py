@@ -34,6 +34,8 @@ class Ticks:
 
     def __init__(self, schedules: Mapping[str, Schedule], token: Token | None, now: int, result_ttl: int) -> None:
         self.until = now if token is None else token.until
+        self.number = 0
+        """How many tokens were put so far."""
         self.paused: dict[str, int] = {}
         self.running: dict[str, int] = {}
         """The ticks whose task has not ended as far as is known, of schedules with `overlap="skip"`."""
@@ -44,22 +46,21 @@ class Ticks:
         self._refused: dict[str, str] = {}
         self._missed: dict[str, int] = {}
         if token is not None:
-            self._take_over(token)
+            self._take_over(token, now)
         for entry in self._agenda.entries.values():
-            if entry.name in self.paused:
-                self._agenda.remove(entry, Stage.PAUSED)
-            else:
-                self._agenda.put(entry)
+            self._wait(entry)
 
-    def _take_over(self, token: Token) -> None:
+    def _take_over(self, token: Token, now: int) -> None:
         entries = self._agenda.entries
-        self.paused = {name: since for name, since in token.paused.items() if name in entries}
+        self.number = token.number
+        latest = max(token.until, now)
+        self.paused = {name: min(since, latest) for name, since in token.paused.items() if name in entries}
         for name, time in token.lagging.items():
             if name in entries:
                 entries[name].position = min(time, token.until)
         for name, time in token.running.items():
             if name in entries and entries[name].schedule.overlap == "skip":
-                self.running[name] = time
+                self.running[name] = min(time, latest)
 
     # ---- what a token holds -----------------------------------------------------------------------------------------
 
@@ -82,20 +83,21 @@ class Ticks:
         """Return what is due now; from then on everything up to `now` is sent, or lagging."""
         actions: list[Action] = []
         asked: list[tuple[str, int]] = []
-        for entry in self._agenda.pop_due(now, monotonic):
-            self._begin(entry, now, actions, asked)
         self.until = max(self.until, now)
+        for entry in self._agenda.pop_due(now, monotonic):
+            self._begin(entry, (now, monotonic), actions, asked)
         if asked:
             actions.append(AskStore(tuple(asked)))
         return actions
 
-    def _begin(self, entry: Entry, now: int, actions: list[Action], asked: list[tuple[str, int]]) -> None:
+    def _begin(
+        self, entry: Entry, clock: tuple[int, float], actions: list[Action], asked: list[tuple[str, int]]
+    ) -> None:
         """Send the ticks of an entry that are due, or find out whether they may be sent."""
-        due = _due(entry, now)
+        now, monotonic = clock
+        due = _due(entry, min(now, self.paused.get(entry.name, now)))
         if due.missed:
-            entry.missed += due.missed
-            entry.last_missed = due.last_missed
-            self._missed[entry.name] = self._missed.get(entry.name, 0) + due.missed
+            self._count_missed(entry, due)
         ticks: Sequence[int] = [tick for tick in due.ticks if tick not in entry.confirmed]
         entry.goal = due.position
         if entry.schedule.overlap == "skip" and ticks:
@@ -104,14 +106,25 @@ class Ticks:
             entry.goal = ticks[0]
             running = self.running.get(entry.name)
             if running is not None and now < running + self._result_ttl:
-                self._agenda.keep_busy(entry)
+                if entry.asking is None:
+                    asked.append((entry.name, running))
                 entry.asking = ticks[0]
-                asked.append((entry.name, running))
+                self._agenda.keep_busy(entry, monotonic + STORE_PAUSE)
                 return
+        entry.asking = None
         if ticks:
             self._send(entry, ticks, actions)
         else:
             self._complete(entry)
+
+    def _count_missed(self, entry: Entry, due: DueTicks) -> None:
+        """Count the ticks that are not sent; those of a schedule that is refused are found again at each try."""
+        last = entry.last_missed
+        missed = due.missed - (0 if last is None else entry.schedule.timing.count(entry.position, last))
+        if missed > 0:
+            entry.missed += missed
+            entry.last_missed = due.last_missed
+            self._missed[entry.name] = self._missed.get(entry.name, 0) + missed
 
     def _send(self, entry: Entry, ticks: Sequence[int], actions: list[Action]) -> None:
         self._agenda.keep_busy(entry)
@@ -152,10 +165,20 @@ class Ticks:
         entry.confirmed.clear()
         entry.failures = 0
         entry.asking = None
-        if entry.name in self.paused:
+        self._wait(entry)
+
+    def _wait(self, entry: Entry) -> None:
+        """
+        Have an entry wait for its next time.
+
+        It lags if that is not after `until`: other ticks before it were sent first, or the clock was set back.
+        """
+        self._agenda.put(entry)
+        paused = self.paused.get(entry.name)
+        if paused is not None and (entry.next is None or entry.next > paused):
             self._agenda.remove(entry, Stage.PAUSED)
-        else:
-            self._agenda.put(entry)
+        elif entry.next is not None and entry.next <= self.until:
+            self._agenda.lagging[entry.name] = entry
 
     # ---- overlap ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +218,7 @@ class Ticks:
 
     # ---- commands ---------------------------------------------------------------------------------------------------
 
-    def pause(self, name: str, at: int) -> list[Action]:
+    def pause(self, name: str, at: int, monotonic: float) -> list[Action]:
         """
         Send nothing for a schedule after this moment, and return what was due before.
 
@@ -208,7 +231,7 @@ class Ticks:
         entry = self._agenda.entries[name]
         if entry.stage is Stage.WAITING and entry.next is not None and entry.next <= at:
             asked: list[tuple[str, int]] = []
-            self._begin(entry, at, actions, asked)
+            self._begin(entry, (at, monotonic), actions, asked)
             actions += [AskStore(tuple(asked))] if asked else []
         else:
             self._stop_waiting(entry)
@@ -226,21 +249,29 @@ class Ticks:
             return
         entry = self._agenda.entries[name]
         # The clock of the command's sender may be behind: what is before the token's time is not made up.
-        entry.goal = max(at, since, self.until)
+        entry.position = max(entry.position, at, since, self.until)
         if entry.stage is Stage.PAUSED:
-            self._complete(entry)
+            self._wait(entry)
 
     def adopt(self, token: Token) -> None:
-        """Take over a token with a later time: another scheduler has led meanwhile, or a user has written it."""
+        """
+        Take over a token with a later time: another scheduler has led meanwhile, or a user has written it.
+
+        What is paused remains so: a command that only this scheduler knows is not in the token.
+        """
         self.until = token.until
-        for entry in self._agenda.entries.values():
-            entry.goal = max(entry.goal, token.until)
+        self.number = max(self.number, token.number)
+        for name, entry in self._agenda.entries.items():
+            sent = min(token.lagging.get(name, token.until), token.until)
             if entry.stage is Stage.WAITING:
-                self._complete(entry)
-        for name in set(self.paused).difference(token.paused):
-            self.resume(name, token.until)
+                entry.position = max(entry.position, sent)
+                self._wait(entry)
+            elif entry.stage is Stage.BUSY:
+                entry.goal = max(entry.goal, sent)
+            if entry.schedule.overlap == "skip" and name in token.running:
+                self.running[name] = max(min(token.running[name], token.until), self.running.get(name, 0))
         for name in set(token.paused).intersection(self._agenda.entries).difference(self.paused):
-            self.paused[name] = token.paused[name]
+            self.paused[name] = min(token.paused[name], token.until)
             self._stop_waiting(self._agenda.entries[name])
 
     # ---- what is logged ---------------------------------------------------------------------------------------------
@@ -270,7 +301,7 @@ class Ticks:
 def _due(entry: Entry, now: int) -> DueTicks:
     """Return what is due of an entry: almost always a single tick, whose time is known already."""
     tick = entry.next
-    if entry.stage is Stage.WAITING and tick is not None and now - tick < SHORTEST_DISTANCE:
+    if entry.stage is Stage.WAITING and tick is not None and 0 <= now - tick < SHORTEST_DISTANCE:
         return DueTicks((tick,), 0, None, now)
     return due_ticks(entry.schedule, entry.position, now)
 
