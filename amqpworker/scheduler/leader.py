@@ -236,9 +236,10 @@ class Leader:
         self._own_ids.add(message_id)
         self.ticks.number += 1
         token = self._token()
-        answer = {**token_fields(token), "schedules": self._me.fingerprint}
-        replies = (*self._replies, *(SendReply(question, answer) for question in self._questions))
-        self._commit = _Commit(message_id, token, tuple(self._held), replies)
+        if self._questions:
+            answer = {**token_fields(token), "schedules": self._me.fingerprint}
+            self._replies += [SendReply(question, answer) for question in self._questions]
+        self._commit = _Commit(message_id, token, tuple(self._held), tuple(self._replies))
         self._held, self._replies, self._questions = [], [], []
         self._must_commit = False
         self._committed_at = monotonic

@@ -11,14 +11,15 @@ from amqpworker.scheduler.ticks import Ticks
 
 def list_of(ticks: Ticks) -> list[dict[str, Any]]:
     """Return a row for each schedule, in the order of their names; times are text, None if there is none."""
-    return [_row(ticks.entries[name], ticks) for name in sorted(ticks.entries)]
+    lagging = ticks.lagging()
+    return [_row(ticks.entries[name], ticks, lagging.get(name)) for name in sorted(ticks.entries)]
 
 
-def _row(entry: Entry, ticks: Ticks) -> dict[str, Any]:
+def _row(entry: Entry, ticks: Ticks, lagging: int | None) -> dict[str, Any]:
     schedule = entry.schedule
     last = entry.last
     if last is None and entry.stage is Stage.WAITING:
-        last = schedule.timing.latest(ticks.until)  # before this scheduler led
+        last = schedule.timing.latest(ticks.until if lagging is None else lagging)  # before this scheduler led
     return {
         "name": entry.name,
         "task": schedule.message.task,
@@ -27,7 +28,7 @@ def _row(entry: Entry, ticks: Ticks) -> dict[str, Any]:
         "last": _text(last),
         "next": _text(entry.next if entry.stage is Stage.WAITING else None),
         "paused": _text(ticks.paused.get(entry.name)),
-        "lagging": _text(entry.position) if entry.stage in {Stage.BUSY, Stage.FAILED} else None,
+        "lagging": _text(lagging),
         "missed": entry.missed,
         "last_missed": _text(entry.last_missed),
         "skipped": entry.skipped,

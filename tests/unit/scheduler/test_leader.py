@@ -208,6 +208,14 @@ def test_a_list_has_a_row_for_each_schedule() -> None:
     assert rows["refused"]["lagging"] == text(9.999)
 
 
+def test_a_list_shows_what_lags_until_the_clock_has_passed_it() -> None:
+    scene = ElectionScene(each(10))
+    scene.lead(Token(NOW + 65_000, {"s": NOW + 55_000}))
+    (reply,) = scene.replies(scene.receive("list"))
+    (row,) = reply.value["schedules"]
+    assert (row["last"], row["lagging"], row["next"]) == (text(50), text(55), text(60))
+
+
 # ---- the end --------------------------------------------------------------------------------------------------------
 
 
