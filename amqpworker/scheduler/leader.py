@@ -41,6 +41,8 @@ RENEW_AFTER = 60.0
 PROBE_AFTER = 2.5
 LEAVE_AFTER = 5.0
 ASK_STORE_EVERY = 5.0
+# Milliseconds after which all others have shown what they know; a token by hand then makes up nothing any more.
+OTHERS_HAVE_ASKED = 30_000
 WARN_EVERY = 60.0
 # A clock that is behind the token by fewer milliseconds was corrected, as by NTP.
 SMALLEST_LAG = 1000
@@ -117,12 +119,18 @@ class Leader:
 
     def _on_token(self, delivery: Delivery, content: TokenMessage, monotonic: float) -> list[Action]:
         actions: list[Action] = []
-        if content.token is not None and content.token.until > self.ticks.until:
+        if content.token is not None and self._is_news(content.token):
             self.ticks.adopt(content.token)
             fields = {"until": time_text(content.token.until), "leader": content.token.leader}
             actions.append(WriteLog("warning", "token_adopted", fields))
         self._questions.append(delivery)
         return actions + self._others.on_seen(content.scheduler, content.fingerprint, monotonic)
+
+    def _is_news(self, token: Token) -> bool:
+        """Return whether a token holds what this leader does not know: it is later, or the only one after a loss of all."""
+        is_own = (token.leader, token.since) == (self._me.label, self.since)
+        may_be_known = self.ticks.is_blank and self.ticks.until - self.since < OTHERS_HAVE_ASKED
+        return not is_own and (may_be_known or token.until > self.ticks.until)
 
     def _on_command(self, delivery: Delivery, command: Pause | Resume, monotonic: float) -> list[Action]:
         name = command.schedule

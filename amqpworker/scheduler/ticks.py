@@ -33,6 +33,8 @@ class Ticks:
     """
 
     def __init__(self, schedules: Mapping[str, Schedule], token: Token | None, now: int, result_ttl: int) -> None:
+        self.is_blank = token is None
+        """Whether no token was known: what was before is not known."""
         self.until = now if token is None else token.until
         self.number = 0
         """How many tokens were put so far."""
@@ -257,21 +259,23 @@ class Ticks:
         """
         Take over a token with a later time: another scheduler has led meanwhile, or a user has written it.
 
+        An older one shows what was sent and paused before all tokens were lost, such as with a deleted queue.
         What is paused remains so: a command that only this scheduler knows is not in the token.
         """
-        self.until = token.until
+        was_blank, self.is_blank = self.is_blank, False
+        self.until = max(self.until, token.until)
         self.number = max(self.number, token.number)
         for name, entry in self._agenda.entries.items():
             sent = min(token.lagging.get(name, token.until), token.until)
             if entry.stage is Stage.WAITING:
-                entry.position = max(entry.position, sent)
+                entry.position = sent if was_blank else max(entry.position, sent)
                 self._wait(entry)
             elif entry.stage is Stage.BUSY:
                 entry.goal = max(entry.goal, sent)
             if entry.schedule.overlap == "skip" and name in token.running:
                 self.running[name] = max(min(token.running[name], token.until), self.running.get(name, 0))
         for name in set(token.paused).intersection(self._agenda.entries).difference(self.paused):
-            self.paused[name] = min(token.paused[name], token.until)
+            self.paused[name] = min(token.paused[name], self.until)
             self._stop_waiting(self._agenda.entries[name])
 
     # ---- what is logged ---------------------------------------------------------------------------------------------

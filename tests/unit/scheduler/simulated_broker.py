@@ -133,7 +133,7 @@ class Broker:
         self.time = time
         self.ready: deque[Stored] = deque()
         self.consumers: list[Connection] = []
-        self.has_alarm = False
+        self.has_alarm = self.held_a_token = False
         self.is_silent = False
         """Whether the broker confirms nothing for now, although it takes everything."""
         self._withheld: list[Callable[[], object]] = []
@@ -167,6 +167,7 @@ class Broker:
 
     def put(self, properties: Properties, body: bytes) -> None:
         """Add a message."""
+        self.held_a_token = self.held_a_token or b'"until"' in body
         self.ready.append(Stored(properties, body))
         self.deliver()
 

@@ -122,7 +122,7 @@ class Story:
     def _lose_tokens(self) -> None:
         """Whatever leads next may know nothing."""
         world = self.world
-        world.excuse_all(world.time.now + max(world.offsets) + 190_000)
+        world.excuse_all(world.time.now + 190_000)
 
     def forge(self, ahead: int) -> None:
         until = self.world.time.now + max(self.world.offsets) + ahead

@@ -110,8 +110,12 @@ class World:
 
     def on_log(self, scheduler: SimulatedScheduler, line: WriteLog) -> None:
         """Note since when ticks are sent, and what a leader does not know."""
+        if line.event == "token_adopted":
+            for key in [key for key in self._sent_in_a_term if key[0] == scheduler.label]:
+                del self._sent_in_a_term[key]
         if line.event == "scheduler_leading":
-            self.began = self.began or scheduler.wall
+            if self.began is None or not self.broker.held_a_token:
+                self.began = scheduler.wall
             for name in set(self.users).difference(scheduler.schedules):
                 self.forget_pause(name)
 
@@ -156,8 +160,7 @@ class World:
         return self.time.now
 
     def _end_excuse(self, user: UserView) -> None:
-        until = self.time.now + max(self.offsets)
-        user.excused = [(since, until if end == FOREVER else end) for since, end in user.excused]
+        user.excused = [(since, self.time.now if end == FOREVER else end) for since, end in user.excused]
 
     def forget_pause(self, name: str) -> None:
         """Expect no more of a pause: the leader does not know of it, for a reason."""
@@ -219,8 +222,8 @@ class World:
         assert all(leader.wall - position < 60_000 for position in lagging.values()), lagging
 
     def _is_excused(self, name: str, nominal: int) -> bool:
-        behind = min(self.offsets)
-        return any(since + behind <= nominal <= end for since, end in self.users[name].excused)
+        behind, ahead = min(self.offsets), max(self.offsets)
+        return any(since + behind <= nominal <= end + ahead for since, end in self.users[name].excused)
 
     def _missing(self, name: str, until: int) -> list[int]:
         assert self.began is not None

@@ -95,6 +95,29 @@ def test_a_token_of_another_leader_that_arrives_late_loses_neither_ticks_nor_com
     assert seconds(actions, "paused") == []
 
 
+def test_after_all_tokens_were_lost_one_that_a_standby_knows_is_made_use_of() -> None:
+    scene = ElectionScene(each(10), each(10, "paused"))
+    scene.lead(b"{}")
+    scene.run(5)
+    own = scene.commit()
+    scene.receive("token", {**token_fields(own), "scheduler": "host:3"})
+    assert "token_adopted" not in scene.events()
+    scene.receive("token", Token(NOW - 25_000, paused={"paused": NOW - 30_000}, leader="host:2"))
+    scene.receive("token", Token(NOW - 35_000, leader="host:2"))
+    assert scene.line("token_adopted")["until"] == text(-25)
+    actions = scene.run(5)
+    assert seconds(actions) == [-20, -10, 0, 10]
+    assert seconds(actions, "paused") == []
+
+
+def test_an_old_token_by_hand_makes_up_nothing_once_all_others_have_asked() -> None:
+    scene = ElectionScene(each(10))
+    scene.lead(b"{}")
+    scene.run(35)
+    scene.receive("token", Token(NOW - 25_000))
+    assert seconds(scene.run(10)) == [40]
+
+
 def test_a_standby_asks_who_leads_and_starts_from_the_answer() -> None:
     scene = ElectionScene(each(10))
     scene.election.on_subscribed()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from amqpworker.scheduler import election
+from amqpworker.scheduler.ticks import Ticks
 from tests.unit.scheduler.simulated_story import run_story, stories
 
 
@@ -67,5 +68,6 @@ def test_what_once_lost_a_command_does_not_any_more(
 
 def test_the_simulation_notices_a_scheduler_that_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(election, "latest_of", lambda _: None)
+    monkeypatch.setattr(Ticks, "adopt", lambda *_: None)
     with pytest.raises(AssertionError, match="missed"):
         run_story(1, [0], [("wait", 20_000), ("kill", 0), ("wait", 20_000)])
