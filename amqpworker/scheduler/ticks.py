@@ -225,8 +225,7 @@ class Ticks:
         if since is None:
             return
         entry = self._agenda.entries[name]
-        # The clock of the command's sender may be behind: what is before the token's time is not made up.
-        entry.goal = max(at, since, self.until)
+        entry.goal = max(at, since)
         if entry.stage is Stage.PAUSED:
             self._complete(entry)
 
