@@ -284,7 +284,7 @@ def judge(arrived: list[Tick], schedules: int, since: int, until: int) -> Verdic
 
 @dataclass
 class Watched:
-    """Schedulers whose ticks are written down: one that leads, and one that stands by."""
+    """Schedulers whose ticks are written down: one that leads, and a standby."""
 
     schedulers: Schedulers
     arriving: Ticks

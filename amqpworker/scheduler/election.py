@@ -26,7 +26,7 @@ ASK_EVERY = 10.0
 # After this many questions without an answer the broker may have lost the consumer.
 MOST_UNANSWERED = 4
 # With this many messages it leads before it has received all of them: the prefetch is limited.
-MOST_GATHERED = 4000
+MOST_GATHERED = 60_000
 
 
 class Election:
