@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 from amqpworker.broker.channel_errors import channel_error, exchange_of, max_message_size
 from amqpworker.broker.connection import ChannelError, NoChannelLeft
@@ -59,7 +60,7 @@ class Lane:
         self._moving = False
         # Callers encode for this channel number; if the channel has another by then, `write` encodes again.
         self._number = 1
-        self._parked: set[PendingPublish] = set()
+        self._parked: dict[Requirement, list[PendingPublish]] = {}
         self._paused: list[tuple[float, PendingPublish]] = []
         self._quarantine = Quarantine(self)
         self._current: PublishChannel | None = None
@@ -120,7 +121,7 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether no caller waits for a publication."""
         # In the order in which a message passes through them, so that one that moves meanwhile is seen further down.
-        if self._inbox or self._moving or self._paused or self._parked or self._quarantine.is_busy:
+        if self._inbox or self._moving or self._paused or self._quarantine.is_busy or any(list(self._parked.values())):
             return False
         return not any(one.is_busy for one in self._channels())
 
@@ -190,23 +191,35 @@ class Lane:
         return True
 
     def _park(self, pending: PendingPublish, declarer: Declarer) -> None:
+        """Have a publication wait for a requirement; those that wait for one keep their order, before what is newer."""
         missing = next(one for one in pending.requirements if one not in declarer.declared)
-        self._parked.add(pending)
+        parked = self._parked.setdefault(missing, [])
+        parked.append(pending)
+        if len(parked) > 1:
+            return
 
         def on_declared(error: AmqpWorkerError | None) -> None:
-            if pending not in self._parked:
+            if self._parked.get(missing) is not parked:
                 return
             if error is None:
-                self._inbox.append(pending)
+                self._inbox.extendleft(reversed(parked))
                 self.session.keeper.wake()
-            elif isinstance(error, Unroutable | NotConnected):
-                pending.problem = error
-                self._paused.append((time.monotonic() + DECLARE_PAUSE, pending))
             else:
-                pending.finish(copy.copy(error))  # else many threads would raise one instance
-            self._parked.discard(pending)
+                for one in parked:
+                    self._on_not_declared(one, error)
+            del self._parked[missing]
 
         declarer.ensure(missing, on_declared)
+
+    def _on_not_declared(self, pending: PendingPublish, error: AmqpWorkerError) -> None:
+        if isinstance(error, Unroutable | NotConnected):
+            pending.problem = error
+            self._paused.append((time.monotonic() + DECLARE_PAUSE, pending))
+        else:
+            pending.finish(copy.copy(error))  # else many threads would raise one instance
+
+    def _all_parked(self) -> Iterator[PendingPublish]:
+        return chain.from_iterable(self._parked.values())
 
     # ---- channels ---------------------------------------------------------------------------------------------------
 
@@ -332,13 +345,14 @@ class Lane:
     def on_tick(self, now: float) -> None:
         """End what is past its deadline, and close the older channels on which nothing is awaited."""
         self._resend_paused(now)
-        waiting = [*self._inbox, *self._parked, *self._quarantine.waiting, *(one for _, one in self._paused)]
+        waiting = [*self._inbox, *self._all_parked(), *self._quarantine.waiting, *(one for _, one in self._paused)]
         for pending in waiting:
             if pending.deadline <= now and not pending.done:
                 pending.finish(self._not_sent(pending))
         while self._inbox and self._inbox[0].done:
             self._inbox.popleft()
-        self._parked = {one for one in self._parked if not one.done}
+        for parked in self._parked.values():
+            parked[:] = [one for one in parked if not one.done]
         self._paused = [(until, one) for until, one in self._paused if not one.done]
         error = None if self.purpose.awaits_confirm_forever else self.session.not_confirmed
         for channel in (*self._channels(), *self._quarantine.channels):
@@ -360,7 +374,7 @@ class Lane:
         """Keep what may be published again for the next connection; if the loss `is_final`, everything fails."""
         channels = [*self._channels(), *self._quarantine.channels]
         # First: once it is taken, what was in flight in quarantine looks as if it had never been written.
-        unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._parked]
+        unwritten = [*self._quarantine.waiting, *(one for _, one in self._paused), *self._all_parked()]
         in_flight = [pending for channel in channels for pending in channel.take_in_flight()]
         again = [one for one in in_flight if one.resend and not is_final]
         for pending in again:

@@ -26,6 +26,7 @@ from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
+from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class TokenQueue(PublishCore):
         """The present term, 0 if there is no subscription: what belongs to another one is not published any more."""
         current = self._current
         return 0 if current is None else current.term
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """What must exist before a token is published: if the broker refuses one, this is declared again."""
+        return self._subscription.requirements
 
     @property
     def will_not_reconnect(self) -> bool:

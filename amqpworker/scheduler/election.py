@@ -27,7 +27,7 @@ ASK_EVERY = 10.0
 MOST_UNANSWERED = 4
 PUT_AGAIN_AFTER = 1.0
 # With this many messages it leads before it has received all of them: the prefetch is limited.
-MOST_GATHERED = 4000
+MOST_GATHERED = 60_000
 
 
 class Election:

@@ -114,7 +114,7 @@ class Performer:
 
         body = to_json(token_fields(token))
         publication = publication_of_token(body, self.me.scheduler, message_id, self.plan.names, time.time())
-        self._publish(self.queue.copies, publication, term, TOKEN_TIMEOUT, on_ended)
+        self._publish(self.queue.copies, publication, term, TOKEN_TIMEOUT, on_ended, self.queue.requirements)
 
     def _ask_leader(self, token: Token | None, term: int) -> None:
         calls = self.queue.session.calls
@@ -124,7 +124,7 @@ class Performer:
         publication = publication_of_token(
             to_json(fields), self.me.scheduler, new_id(), names, now, call.correlation_id
         )
-        self._publish(self.queue.calls, publication, term, TICK_TIMEOUT, lambda _: None)
+        self._publish(self.queue.calls, publication, term, TICK_TIMEOUT, lambda _: None, self.queue.requirements)
 
     def _reply(self, action: SendReply, term: int) -> None:
         reply_to = action.delivery.properties.reply_to

@@ -37,7 +37,9 @@ log = get_logger("amqpworker.scheduler")
 
 # The broker gives up a leader that is frozen, or cut off, after two to three heartbeats.
 MAX_HEARTBEAT = 5
-PREFETCH = 5000
+# The token may be behind as many commands: a leader that has not received it would take its ticks as never due. The broker
+# allows no more than 65,535.
+PREFETCH = 65_000
 
 
 def assemble(app: App, options: SchedulerOptions, recorder: Recorder, reporter: Reporter) -> SchedulerProcess:
