@@ -1,5 +1,5 @@
 """
-When the ticks of schedules arrive: a raw consumer without acks, in a thread, that only notes the time of each read.
+When the ticks of schedules arrive: a raw consumer without acks, in a thread, that notes the time of each read.
 
 Times are seconds since the epoch, because those of ticks are.
 """
@@ -19,6 +19,7 @@ from bench.wire import Wire
 
 NOMINAL = re.compile(rb"\x0aaw-nominalS\x00\x00\x00\x18(.{24})")
 """The header of a tick, as it is on the wire: its name, and a text of 24 bytes."""
+LONGEST = 64
 
 
 class Tick(NamedTuple):
@@ -34,8 +35,10 @@ class Arrivals:
     def __init__(self, url: str) -> None:
         self.connected: list[float] = []
         """When the broker had opened a connection and a channel."""
+        self.ticks: list[Tick] = []
+        """Those that have arrived, in that order."""
         self._url = url
-        self._reads: list[tuple[float, bytes]] = []
+        self._rest = b""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="arrivals")
 
@@ -49,21 +52,18 @@ class Arrivals:
         self._over.set()
         self._thread.join()
 
-    def ticks(self) -> list[Tick]:
-        """Return the ticks that have arrived, in that order."""
-        found, data = [], b""
-        for arrived, read in tuple(self._reads):
-            data += read
-            end = 0
-            for match in NOMINAL.finditer(data):
-                end = match.end()
-                found.append(Tick(datetime.fromisoformat(match[1].decode()).timestamp(), arrived))
-            data = data[max(end, len(data) - 64) :]  # the rest may have the beginning of a header
-        return found
-
     def first_after(self, moment: float) -> float | None:
         """Return when the first tick after a moment has arrived, None if none has."""
-        return next((tick.arrived for tick in self.ticks() if tick.arrived > moment), None)
+        return next((tick.arrived for tick in self.ticks if tick.arrived > moment), None)
+
+    def add(self, arrived: float, read: bytes) -> None:
+        """Add the ticks in what a read brought at this time."""
+        data = self._rest + read
+        end = 0
+        for match in NOMINAL.finditer(data):
+            end = match.end()
+            self.ticks.append(Tick(datetime.fromisoformat(match[1].decode()).timestamp(), arrived))
+        self._rest = data[max(end, len(data) - LONGEST) :]  # the beginning of a header may be in it
 
     def _run(self) -> None:
         while not self._over.is_set():
@@ -77,8 +77,7 @@ class Arrivals:
         self.connected.append(time.time())
         try:
             for data in wire.reads(QUEUE):
-                if data:
-                    self._reads.append((time.time(), data))
+                self.add(time.time(), data)
                 if self._over.is_set():
                     return
         finally:

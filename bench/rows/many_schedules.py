@@ -44,7 +44,7 @@ def measure(timing: str) -> Callable[[Bench], Figures]:
                 taken = cpu_seconds(process.pid) - taken
 
                 def arrived() -> list[Tick] | None:
-                    ticks = [tick for tick in arrivals.ticks() if start <= tick.nominal < start + PERIOD]
+                    ticks = [tick for tick in arrivals.ticks if start <= tick.nominal < start + PERIOD]
                     return ticks if len(ticks) >= count else None
 
                 late = sorted(1000 * (tick.arrived - tick.nominal) for tick in process.until(arrived, "all ticks"))
