@@ -63,7 +63,7 @@ def measure(at: int) -> Callable[[Bench], Figures]:
                         first.setdefault(tick.nominal, tick.arrived)
                 return first if len(first) >= int(SECONDS / DISTANCE) else None
 
-            late = [at - nominal for nominal, at in standby.until(arrived, "all ticks", look=0.1).items()]
+            late = [arrival - nominal for nominal, arrival in standby.until(arrived, "all ticks", look=0.1).items()]
         return {"s late, max": max(late)}
 
     return run
