@@ -7,11 +7,10 @@ What happens to it (signals, kills, a broker that is frozen) is up to the rows.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import pika
 from amqpworker import App
@@ -21,63 +20,24 @@ from bench import declare
 from bench.context import Slot
 from bench.ledger import VARIABLE, Ledger
 from bench.load import QUEUE
-from bench.places import OWN_PROGRAM, Running, SideFailed, running
+from bench.places import OWN_PROGRAM, Running, running
+from bench.watched import PATIENCE, Watched
 
 MODULE = "bench.sides.pool_tasks"
-LOOK = 0.002
-"""How often is looked whether something has happened: no figure is more exact than this."""
 DRAIN_TIMEOUT = 5
-PATIENCE = 30.0
-
-T = TypeVar("T")
 
 
-class Pool:
+class Pool(Watched):
     """A pool that runs; its first process is the supervisor."""
 
     def __init__(self, processes: Running, url: str, ledger: Ledger) -> None:
-        self.processes = processes
+        super().__init__(processes)
         self.url = url
         self.ledger = ledger
-
-    @property
-    def pid(self) -> int:
-        """The supervisor's process."""
-        return self.processes.processes[0].pid
 
     def signal(self, number: int) -> None:
         """Send the supervisor a signal."""
         self.processes.processes[0].send_signal(number)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the log lines of an event."""
-        complete = (line for line in self.processes.lines() if f'"{name}"' in line and line.endswith("}"))
-        return [line for line in map(json.loads, complete) if line["event"] == name]
-
-    def wait_for(
-        self, name: str, count: int = 1, patience: float = PATIENCE, look: float = LOOK
-    ) -> list[dict[str, Any]]:
-        """Return the log lines of an event, once there are so many."""
-        return self.until(lambda: self._at_least(name, count), f"{count} lines {name!r}", patience, look)
-
-    def _at_least(self, name: str, count: int) -> list[dict[str, Any]] | None:
-        found = self.events(name)
-        return found if len(found) >= count else None
-
-    def until(self, found: Callable[[], T | None], what: str, patience: float = PATIENCE, look: float = LOOK) -> T:
-        """
-        Return what `found` returns, once that is something true; it is asked every `look` seconds.
-
-        Raises:
-            SideFailed: it was not in time, or the pool has ended.
-        """
-        deadline = time.monotonic() + patience
-        while not (value := found()):
-            self.processes.check()
-            if time.monotonic() > deadline:
-                raise SideFailed(f"waited {patience:.0f} s in vain for {what}:\n{self.processes.tail()}")
-            time.sleep(look)
-        return value
 
     def wait_for_lines(self, count: int, patience: float = PATIENCE) -> list[tuple[str, float]]:
         """Return what the tasks have noted, once there are so many lines."""

@@ -42,7 +42,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         metavar="ROW",
         choices=names,
-        help=f"one of {', '.join(names)} (the last two: all rows of a section)",
+        help=f"one of {', '.join(names)} (the last {len(rows.SECTIONS)}: all rows of a section)",
     )
     parser.add_argument("--side", action="append", metavar="SIDE", help="measure only these sides of a row")
     parser.add_argument("--runs", type=int, default=3, help="how often each side is measured (3)")
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(stderr=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers and node are ended then, too
     chosen = [row for row in rows.load() if not told.only or {row.name, row.section.lower()} & set(told.only)]
-    if any(row.section != rows.POOLS for row in chosen):
+    if any(row.section not in rows.WITHOUT_PEERS for row in chosen):
         prepare()
     columns = (
         TextColumn("{task.description:>13}"),

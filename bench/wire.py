@@ -10,13 +10,14 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote, urlsplit
 
 METHOD, BODY = 1, 3
 FRAME_END = b"\xce"
 FRAME_MAX = 131072
 CHUNK = 1 << 18
+MOMENT = 0.2
 
 START, START_OK, TUNE, TUNE_OK, OPEN, OPEN_OK = (10, 10), (10, 11), (10, 30), (10, 31), (10, 40), (10, 41)
 CHANNEL_OPEN, CHANNEL_OPEN_OK = (20, 10), (20, 11)
@@ -120,6 +121,24 @@ class Wire:
             except TimeoutError:
                 break
         return taken, first, last
+
+    def reads(self, queue: str) -> Iterator[bytes]:
+        """
+        Consume a queue without acks; yield what each read brought, and nothing (b"") if none did for a moment.
+
+        Raises:
+            ConnectionError: the broker has closed the connection.
+        """
+        no_ack = b"\2"
+        self._call(1, CONSUME, struct.pack(">H", 0) + short(queue) + short("") + no_ack + long(b""), CONSUME_OK)
+        self._socket.settimeout(MOMENT)
+        yield self._rest
+        while True:
+            try:
+                data = self._receive()
+            except TimeoutError:
+                data = b""
+            yield data
 
     def publish(self, frames: Iterable[bytes], *, window: int = 2000, batch: int = 100) -> int:
         """

@@ -36,12 +36,20 @@ ORDER = (
     "forgotten",
     "frozen",
     "days",
+    "takeover",
+    "broker_back",
+    "node_lost",
+    "many_schedules",
 )
 COROUTINES = "Coroutines"
 """The section of the rows about sending and calling in event loops."""
 POOLS = "Pools"
 """The section of the rows about a supervisor and its processes."""
-SECTIONS = (COROUTINES, POOLS)
+SCHEDULES = "Schedules"
+"""The section of the rows about schedulers."""
+SECTIONS = (COROUTINES, POOLS, SCHEDULES)
+WITHOUT_PEERS = (POOLS, SCHEDULES)
+"""The sections in which nothing is compared with other libraries."""
 
 
 def load() -> list[Row]:

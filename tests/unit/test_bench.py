@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from bench import run, stopwatch
+from bench.arrivals import Arrivals, Tick
 from bench.broker import Broker
 from bench.context import Bench
 from bench.places import SideFailed, running
 from bench.row import Either, Limit, Measure, Ratio, Result, Row
 from bench.rows import days
-from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, method, short
+from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, long, method, short
 
 
 @contextmanager
@@ -44,6 +45,19 @@ def test_a_raw_client_that_publishes_ends_when_its_broker_goes() -> None:
     answers = [method(1, SELECT_OK), method(1, ACK, struct.pack(">QB", 1, 0))]
     with connected(*answers) as wire, pytest.raises(ConnectionError):
         wire.publish([b"one", b"two"])
+
+
+@pytest.mark.parametrize("cut", [1, 25, 49, 50, 75])
+def test_each_tick_is_counted_once_where_it_arrives_in_two_reads(cut: int) -> None:
+    header = short("aw-nominal") + b"S" + long(b"1970-01-01T00:00:07.500Z")
+    data = b"." * 10 + header + b"." * 10 + header + b"." * 100
+    arrivals = Arrivals("")
+    arrivals.add(8.0, data[:cut])
+    arrivals.add(9.0, data[cut:])
+    arrivals.add(10.0, b"")
+    assert [tick.nominal for tick in arrivals.ticks] == [7.5, 7.5]
+    assert arrivals.ticks[-1] == Tick(7.5, 9.0)
+    assert arrivals.first_after(8.0) == 9.0
 
 
 @pytest.mark.parametrize(
