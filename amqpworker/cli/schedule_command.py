@@ -186,8 +186,8 @@ def _schedule(app: App, name: str) -> Schedule:
     if (found := app.schedules.get(name)) is not None:
         return found
     some = ", ".join(sorted(app.schedules)[:10]) or "none"
-    known = did_you_mean(name, app.schedules) or f": it has {some}. Schedules in a TOML file need --file"
-    raise ConfigError(f"The app has no schedule {name!r}{known}.")
+    known = did_you_mean(name, app.schedules) or f": it has {some}"
+    raise ConfigError(f"The app has no schedule {name!r}{known}. Schedules in a TOML file need --file.")
 
 
 def _now() -> int:

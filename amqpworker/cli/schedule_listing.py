@@ -107,7 +107,7 @@ def with_outcomes(rows: Iterable[Row], store: ResultStore, ids: Mapping[str, str
 
 def show(rows: Iterable[Row], leader: Leader | None) -> None:
     """Print schedules as a table of about three lines each."""
-    shown = table("schedule, task, timing", "last, outcome, missed", "next, state", widths={"next, state": 21})
+    shown = table("schedule, task, timing", "last, outcome, missed", "next, state", widths={"next, state": 24})
     for row in rows:
         known = row.schedule
         names = (folded(known.name), folded(known.task), clipped(known.timing, 255))

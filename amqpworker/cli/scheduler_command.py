@@ -55,7 +55,7 @@ def scheduler(app: AppPath = None, *, check: Check = False, as_json: CheckAsJson
 
     SIGUSR1: log status and stacks.
 
-    Exit codes: 0 stopped, 1 the process never reached the broker's queue, 2 wrong configuration.
+    Exit codes: 0 stopped, 1 no process ever subscribed, 2 wrong configuration, 3 the process did not stop in time.
     """
     launch_or_check(config_from_flags(app, given), check, as_json)
 

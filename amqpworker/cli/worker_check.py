@@ -19,11 +19,13 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from amqpworker.cli.output import console, table, write_json
+from amqpworker.cli.schedule_listing import in_utc
 from amqpworker.errors import ConfigError
 from amqpworker.ipc.descendants import alive_with_descendants, descendants_of, terminate_all
 from amqpworker.ipc.exit_status import describe_exit
 from amqpworker.ipc.interpreter import command_of
 from amqpworker.log.terminal import print_error, printable
+from amqpworker.model.headers import time_of
 from amqpworker.scheduler.schedule_check import CheckedSchedules
 from amqpworker.supervisor.launch import SupervisorConfig
 from amqpworker.supervisor.pools import PoolSpec, ProcessKind
@@ -153,5 +155,7 @@ def _print_schedules(spec: PoolSpec, checked: CheckedSchedules) -> None:
     title = f"scheduler {printable(spec.options['name'])} ({printable(spec.options['app'])})"
     rows = table("schedule", "task", "queue", "times", "next", title=title)
     for one in checked.schedules:
-        rows.add_row(*map(printable, (one.name, one.task, one.queue, one.timing, one.next or "never")))
+        then = time_of(one.next)
+        following = "never" if then is None else in_utc(then)
+        rows.add_row(*map(printable, (one.name, one.task, one.queue, one.timing, following)))
     console().print(rows)

@@ -13,6 +13,9 @@ from amqpworker.model import headers as h
 from amqpworker.model.message import Delivery
 from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, label_of, read_object, read_token
 
+CLOCK_DIFFERENCE = 60_000
+"""By how many milliseconds the clock of a sender may be behind."""
+
 TOKEN, PAUSE, RESUME, LIST = "token", "pause", "resume", "list"
 
 
@@ -75,7 +78,7 @@ def read(delivery: Delivery, now: int) -> Content:
         return Refused(str(error), kind == TOKEN)
     headers = delivery.properties.headers or {}
     expires = h.time_of(headers.get(h.EXPIRES))
-    if expires is not None and expires <= now:
+    if expires is not None and expires + CLOCK_DIFFERENCE <= now:
         return Ignored()
     if kind == LIST:
         return ListSchedules()

@@ -78,12 +78,18 @@ class Cron:
         return None
 
     def count(self, since: int, until: int) -> int:
-        """Return how many times are after `since` and not after `until`."""
-        since, until = max(since, -1), min(until, _END)
+        """Return how many times are after `since` and not after `until`, in 50 years at most."""
+        since, until = min(max(since, -1), _END), min(until, _END)
+        first, last = _day_of(since), _day_of(until)
         total = 0
-        for day in range(_day_of(since) - _MARGIN, _day_of(until) + _MARGIN + 1):
+        for day in self._fields.days(first - _MARGIN, 1):
+            if day > last + _MARGIN:
+                break
             start, times = self._times(day)
-            total += max(0, bisect_right(times, until - start) - bisect_right(times, since - start))
+            if first + _MARGIN < day < last - _MARGIN:
+                total += len(times)
+            else:
+                total += max(0, bisect_right(times, until - start) - bisect_right(times, since - start))
         return total
 
     def _first(self, day: int, moment: int) -> int | None:

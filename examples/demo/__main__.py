@@ -1,5 +1,5 @@
 """
-`make demo`: a broker, two worker processes, and a task for each source file of a folder.
+`make demo`: a broker, two worker processes, a task for each source file of a folder, and one that a schedule sends.
 
     python -m examples.demo [DIR] [--keep]
     python -m examples.demo --stop

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from amqpworker import ConfigError, Message, ResultTimeout, SendError, Sent, TaskFailed
 from amqpworker.broker.admin import Admin
+from amqpworker.model.reply import decode_reply
 from amqpworker.routing.topology import dead_queue
+from amqpworker.schedules.tick import tick_id
+from amqpworker.testing import wait_until
 from examples.demo.tasks import Counts, app, count, largest, lateness
 
 STUMBLE_EVERY = 50
@@ -34,6 +37,8 @@ class Tally:
     late: float = 0.0
     largest: list[tuple[str, int]] = field(default_factory=list)
     round_trip: float = 0.0
+    began: float = field(default_factory=time.time)
+    ticks: list[float] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
@@ -77,10 +82,23 @@ def extras(folder: Path, tally: Tally) -> None:
     tally.largest = largest.call(str(folder), 10)
     tally.round_trip = time.monotonic() - began
     tally.late = delayed.result(timeout=DELAY + PATIENCE)
+    wait_until(lambda: see_ticks(tally), PATIENCE, "the first tick of the schedule")
     tally.letters_queue = dead_queue(count.queue)
     with Admin(app.url, app.settings) as broker:
         depth = broker.depth(tally.letters_queue)
         tally.letters = depth.messages if depth is not None else 0
+
+
+def see_ticks(tally: Tally) -> bool:
+    """Read how late each tick of the schedule ran; their ids follow from their times."""
+    store = app.store()
+    assert store is not None
+    # A scheduler has the name of the demo's queue.
+    names = (app.plan.names.namespace, app.default_queue, "pulse")
+    ids = [tick_id(*names, second * 1000) for second in range(int(tally.began), int(time.time()) + 1)]
+    rows = store.get(ids)
+    tally.ticks = [float(decode_reply(rows[one].reply).value or 0) for one in ids if one in rows]
+    return bool(tally.ticks)
 
 
 def send(files: Sequence[Path], tally: Tally) -> Iterator[tuple[Path, Sent[Counts]]]:
@@ -111,6 +129,7 @@ def collect(pending: dict[Path, Sent[Counts]], tally: Tally, report: Callable[[T
             except TaskFailed as failed:
                 tally.dead[path] = failed
             del pending[path]
+        see_ticks(tally)
         report(tally)
         now = time.monotonic()
         if len(pending) < before:

@@ -110,7 +110,7 @@ def play(console: Console, stage: Stage, interrupts: Interrupts, arguments: argp
     with interrupts.hold():
         stage.start_workers()
     console.print(
-        f"{PROCESSES} worker processes with {THREADS} threads each; their log: {stage.log}",
+        f"{PROCESSES} worker processes with {THREADS} threads each, and a scheduler; their log: {stage.log}",
         markup=False,
         soft_wrap=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 from rich import box
 from rich.console import Console
@@ -27,14 +28,15 @@ def progress(console: Console, total: int) -> Iterator[Callable[[Tally], None]]:
         TextColumn("files"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[dead]} dead, {task.fields[retried]} retried"),
+        TextColumn("{task.fields[dead]} dead, {task.fields[retried]} retried, {task.fields[ticks]} ticks"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console) as bar:
-        shown = bar.add_task("", total=total, dead=0, retried=0)
+        shown = bar.add_task("", total=total, dead=0, retried=0, ticks=0)
 
         def show(tally: Tally) -> None:
-            bar.update(shown, completed=tally.ended, dead=len(tally.dead), retried=tally.retried)
+            dead, ticks = len(tally.dead), len(tally.ticks)
+            bar.update(shown, completed=tally.ended, dead=dead, retried=tally.retried, ticks=ticks)
 
         yield show
 
@@ -49,6 +51,7 @@ def plain(console: Console) -> Callable[[Tally], None]:
         if tenth > printed:
             printed = tenth
             line = f"{tally.ended}/{tally.total} files, {len(tally.dead)} dead, {tally.retried} retried"
+            line += f", {len(tally.ticks)} ticks"
             console.print(line)
 
     return show
@@ -66,6 +69,8 @@ def summary(console: Console, tally: Tally, folder: Path) -> None:
     why = ", ".join(f"{number} {reason}" for reason, number in tally.reasons.items())
     table.add_row("dead", f"{tally.letters} in queue {tally.letters_queue} with the reason: {why}" if why else "none")
     table.add_row("delayed", f"one task, for two seconds; it ran {tally.late * 1000:.0f} ms after it was due")
+    late = median(tally.ticks) * 1000
+    table.add_row("schedule", f"{len(tally.ticks)} ticks, one per second; half of them ran within {late:.0f} ms")
     table.add_row("call", f"reply after {tally.round_trip * 1000:.0f} ms: the ten largest files")
     found = (("lines", "lines"), ("functions", "functions"), ("classes", "classes"), ("imports", "imports"))
     table.add_row(

@@ -1,7 +1,7 @@
 """
 What the demo runs on: a broker and a pool of worker processes, started and stopped.
 
-Without AMQPWORKER_URL the broker is a private node that is empty at the start. With it the demo uses two queues on that
+Without AMQPWORKER_URL the broker is a private node that is empty at the start. With it the demo uses a few queues on that
 broker, which are deleted at the end.
 """
 
@@ -25,6 +25,7 @@ import pika
 from amqpworker import ConfigError
 from amqpworker.broker.address import addresses
 from amqpworker.broker.pika_parameters import parameters
+from amqpworker.routing.topology import Names, dead_queue
 from amqpworker.settings import Settings
 from amqpworker.testing import Node
 from amqpworker.testing.configuration import Record
@@ -82,7 +83,7 @@ class Stage:
     def start_workers(self) -> None:
         """Start the pool; its log goes to a file."""
         command = [sys.executable, "-m", "amqpworker", "worker", "examples.demo.tasks:app", "--log-json"]
-        command += ["-p", str(PROCESSES), "-t", str(THREADS)]
+        command += ["-p", str(PROCESSES), "-t", str(THREADS), "--scheduler", "--scheduler-name", self.queue]
         env = self._environment()
         with self.log.open("wb") as log:
             # In its own session: this process forwards a Ctrl-C, and a pool that is kept outlives this terminal.
@@ -150,7 +151,8 @@ class Stage:
         try:
             connection = pika.BlockingConnection(parameters(first, Settings(), "amqpworker demo"))
             with connection:
-                for name in (self.queue, f"{self.queue}.dead"):
+                work = (self.queue, f"{self.queue}.pulse")
+                for name in (*work, *map(dead_queue, work), Names().schedule_queue(self.queue)):
                     connection.channel().queue_delete(name)
         except (pika.exceptions.AMQPError, OSError) as error:
             raise ConfigError(f"Could not connect to the broker at {first} (AMQPWORKER_URL): {error!r}") from error

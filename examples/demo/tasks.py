@@ -45,6 +45,15 @@ def count(path: str, *, stumbles: bool = False) -> Counts:
     )
 
 
+@app.schedule("pulse", every=1)
+@app.task(queue=f"{app.default_queue}.pulse")
+def pulse() -> float:
+    """Return how many seconds after its time this tick runs."""
+    due = current().nominal
+    assert due is not None
+    return (datetime.now(UTC) - due).total_seconds()
+
+
 @app.task
 def lateness(due: datetime) -> float:
     """Return how many seconds after `due` this runs."""

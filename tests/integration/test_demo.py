@@ -1,8 +1,9 @@
-"""The demo's end by a signal, at whatever moment it comes."""
+"""The demo: its end by a signal, at whatever moment it comes, and what its schedule shows."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli import environment
-from tests.support import wait_until
+from tests.support import Broker, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,3 +71,23 @@ def test_a_signal_in_the_first_second_ends_the_demo_without_a_traceback(
         if demo.poll() is None:
             os.killpg(demo.pid, signal.SIGKILL)
             demo.wait()
+
+
+def test_the_demo_shows_its_schedule_and_leaves_no_queue_on_a_broker_that_was_given(
+    checkout: Path, vhost: Broker
+) -> None:
+    sources = checkout / "sources"
+    sources.mkdir()
+    (sources / "one.py").write_text("one = 1\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "examples.demo", str(sources)],
+        cwd=checkout,
+        env=environment(vhost.url),
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"schedule +[1-9]\d* ticks, one per second", done.stdout), done.stdout
+    assert [name for name in vhost.queues() if "demo" in name] == []

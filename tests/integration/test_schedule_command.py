@@ -195,7 +195,7 @@ def test_a_command_whose_connection_is_lost_before_the_reply_waits_for_a_leader(
     with Proxy(vhost.url) as proxy, ThreadPoolExecutor() as pool:
         app = make_app(proxy.url)
         answers = pool.submit(send_commands, app.producer, app.plan.names, [Command("pause", "main", "nightly")], 60.0)
-        wait_until(lambda: vhost.count(QUEUE) == 1, what="the command in the queue")
+        wait_until(lambda: vhost.count(QUEUE) == 1, timeout=30, what="the command in the queue")
         wait_until(lambda: app.producer.publisher.is_idle, what="its confirm")
         proxy.reset()
         (answer,) = answers.result(timeout=10)
@@ -254,7 +254,7 @@ def test_the_listed_permissions_are_sufficient_to_command(
 def test_ctrl_c_while_it_waits_for_a_leader_ends_it_at_once(folder: Path, vhost: Broker) -> None:
     declare_scheduler(vhost.url)
     with started(folder, environment(vhost.url), "schedule", "pause", "nightly") as process:
-        wait_until(lambda: vhost.count(QUEUE) == 1, what="the command in the queue")
+        wait_until(lambda: vhost.count(QUEUE) == 1, timeout=30, what="the command in the queue")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
     assert (process.returncode, out, err) == (130, "", "")
@@ -302,10 +302,10 @@ def test_a_pause_that_waited_for_the_first_scheduler_lasts_until_it_is_resumed(
     declare_scheduler(vhost.url)
     assert cli("schedule pause nightly").code == 1
     with scheduler(folder, vhost):
-        assert wait_until(paused, what="a leader") == {"hourly": False, "nightly": True}
+        assert wait_until(paused, 30, what="a leader") == {"hourly": False, "nightly": True}
         assert cli("schedule pause hourly") == Ended(0, "hourly: paused\n", "")
     with scheduler(folder, vhost):
-        assert wait_until(paused, what="another leader") == {"hourly": True, "nightly": True}
+        assert wait_until(paused, 30, what="another leader") == {"hourly": True, "nightly": True}
         assert shape(leaders_reply()) == shape(reply_in_the_wire_contract())
         assert cli("schedule resume hourly nightly").code == 0
         assert paused() == {"hourly": False, "nightly": False}

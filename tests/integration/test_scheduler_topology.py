@@ -104,15 +104,15 @@ def test_a_purge_or_deletion_of_the_queue_loses_no_pause_while_a_leader_runs(
 
     cli("topology declare plainshop:app")
     with scheduler_process(vhost.url):
-        assert wait_until(paused, what="a leader") == {"often": False, "paused": False}
+        assert wait_until(paused, 30, what="a leader") == {"often": False, "paused": False}
         assert cli("schedule pause paused --app plainshop:app").code == 0
         with raw_channel(vhost.url) as channel:
             channel.queue_purge(QUEUE)
         assert paused() == {"often": False, "paused": True}
         vhost.delete_queue(QUEUE)
-        assert wait_until(paused, what="a leader again") == {"often": False, "paused": True}
+        assert wait_until(paused, 30, what="a leader again") == {"often": False, "paused": True}
         seen = vhost.count("emails")
-        wait_until(lambda: vhost.count("emails") > seen, what="another tick")
+        wait_until(lambda: vhost.count("emails") > seen, 30, what="another tick")
 
 
 # ---- permissions ---------------------------------------------------------------------------------------------------
@@ -138,8 +138,8 @@ def test_a_scheduler_with_the_listed_permissions_sends_ticks_and_replies(
     cli("topology declare plainshop:app --scheduler main --scheduler other")
     url = stranger(**permissions_of("scheduler `main`"))
     with scheduler_process(url, AMQPWORKER_DECLARE="0"):
-        wait_until(lambda: cli("schedule list --app plainshop:app").code == 0, what="a leader that replies")
-        vhost.wait_for_message("emails")
+        wait_until(lambda: cli("schedule list --app plainshop:app").code == 0, 30, what="a leader that replies")
+        vhost.wait_for_message("emails", 30)
     for queue in ("amqpworker.schedule.other", "emails"):
         with raw_channel(url) as channel, refused():
             channel.basic_consume(queue, print)

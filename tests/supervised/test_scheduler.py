@@ -61,6 +61,11 @@ def leading(scheduling: Pool, other_than: int = 0) -> int:
     return pid
 
 
+def known_leader(scheduling: Pool) -> str:
+    """Return which scheduler leads, as the process of this supervisor knows; "" as long as it does not."""
+    return next((str(view["scheduler"]["leader"]) for view in views_of(scheduling)), "")
+
+
 def ticks(scheduling: Pool) -> list[int]:
     """Return the times, in seconds, for which a tick of `often` has run."""
     return sorted({int(line.removeprefix("tick ")) for line in scheduling.ledger() if line.startswith("tick")})
@@ -161,6 +166,26 @@ def test_hup_reads_the_file_of_schedules_again_and_no_tick_is_missed(tmp_path: P
         assert leading(both) == new
         both.signal(signal.SIGTERM)
         assert both.end() == 0
+
+
+def test_a_standby_shows_which_scheduler_leads_until_it_leads_itself(tmp_path: Path, vhost: Broker) -> None:
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (pool(folder, vhost.url, *HEALTH, command="scheduler", more=OFTEN) for folder in folders)
+    with first as leader:
+        pid = leading(leader)
+        with second as standby:
+            wait_until(lambda: known_leader(standby).endswith(f":{pid}"), TIMEOUT, "a standby that knows who leads")
+            shown = run(tmp_path, environment(), "status", str(standby.process.pid))
+            assert shown.code == 0, "a standby is ready"
+            assert "scheduler main: standby, " in shown.out
+            assert f":{pid} leads since 20" in " ".join(shown.out.split())
+            leader.signal(signal.SIGTERM)
+            assert leader.end() == 0
+            leading(standby)
+            standby.signal(signal.SIGTERM)
+            assert standby.end() == 0
 
 
 def test_a_scheduler_that_stalls_is_killed_and_replaced(tmp_path: Path, vhost: Broker) -> None:

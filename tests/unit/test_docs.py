@@ -139,11 +139,12 @@ def test_the_page_about_celery_names_only_what_exists() -> None:
         "task": App.task,
         "options": RemoteTask.options,
         "remote": App.remote,
+        "schedule": RemoteTask.schedule,
         "App": App,
         "RetryLater": amqpworker.RetryLater,
         "result": Sent.result,
     }
-    named = [call for row in rows for call in re.findall(r"(\w+)\(([a-z]+=[^()]*)", row[1])]
+    named = [call for row in rows for call in re.findall(r'(\w+)\((?:"\w+", )?([a-z]+=[^()]*)', row[1])]
     assert {name for name, _ in named} == {*calls}
     for name, arguments in named:
         assert {*re.findall(r"(\w+)=", arguments)} <= {*inspect.signature(calls[name]).parameters}
@@ -186,6 +187,14 @@ def test_the_readme_fits_a_reader_and_names_the_test_command_that_the_checks_cal
     assert len(readme.splitlines()) <= 200
     assert re.search(r"^make test\b", "".join(blocks(ROOT / "README.md", "sh")), re.MULTILINE)
     assert "for target in test " in (ROOT / ".ci/run").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:The 'initial' parameter:DeprecationWarning")  # of tenacity
+def test_the_schedule_that_the_readme_shows_can_be_defined() -> None:
+    names: dict[str, Any] = {"__name__": "billing"}
+    exec(blocks(ROOT / "README.md", "python")[2], names)
+    (code,) = re.findall(r"`(remind\.schedule\(.*?\)\(.*?\))`", (ROOT / "README.md").read_text())
+    assert str(eval(code, names)) == "weekly: billing.remind, 0 9 * * MON Europe/Paris"
 
 
 def test_python_on_the_pages_is_python() -> None:
