@@ -107,7 +107,7 @@ class App(AsyncApp, AppSchedules):
         self.middleware = tuple(middleware)
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
-        self.schedules = {}
+        self.schedules, self.unfinished_schedules = {}, {}
         self._producer = Producer(self.plan, self.settings, partial(Publisher, self._addresses, self.settings))
         self._async_made = {}
         self.users = AppUsers()

@@ -49,6 +49,8 @@ class TaskApp(Protocol):
     async def acall(self, message: Message[R], *, timeout: float | timedelta | None = None) -> R:
         """Send a message and return the value of its reply."""
 
+    unfinished_schedules: dict[str, str]
+
     def add_schedule(self, schedule: Schedule) -> None:
         """Add a schedule."""
 
@@ -135,8 +137,11 @@ class SendView(Generic[P, R]):
         from amqpworker.schedules.schedule_options import ScheduleOptions, make_schedule
 
         given = ScheduleOptions(cron, every, tz, start, end, jitter, overlap, misfire, grace)
+        unfinished = self._task.app.unfinished_schedules
+        unfinished[f"{name!r:.60}"] = self._task.name
 
         def add(*args: P.args, **kwargs: P.kwargs) -> Schedule:
+            unfinished.pop(f"{name!r:.60}", None)
             _check_scheduled(name, self._options)
             schedule = make_schedule(name, self._task.build(args, kwargs, self._options), given)
             self._task.app.add_schedule(schedule)

@@ -76,7 +76,7 @@ def _outcome(
     if isinstance(error, Unroutable):
         return Unroutable(
             f"No scheduler {command.scheduler!r} has run on this broker: the queue {queue!r} does not exist or is not bound. "
-            f"A scheduler declares it when it starts, `amqpworker topology declare --scheduler` without one."
+            f"Start a scheduler, which declares it, or check its name, the namespace and the broker's URL."
         )
     if isinstance(error, Unconfirmed):
         if call.requested_on:

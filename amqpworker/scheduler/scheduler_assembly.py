@@ -66,7 +66,12 @@ def assemble(app: App, options: SchedulerOptions, recorder: Recorder, reporter: 
 
 
 def schedules_of(app: App, options: SchedulerOptions) -> dict[str, Schedule]:
-    """Return the schedules by name; raises ConfigError if there is none, or one of the file is wrong."""
+    """Return the schedules by name; raises ConfigError if there is none, or one of them is wrong."""
+    for name, task in app.unfinished_schedules.items():
+        raise ConfigError(
+            f"Schedule {name} of the task {task!r} is not complete: the task's arguments are missing. Write them in a second "
+            f"pair of parentheses, which may be empty: schedule(…)()."
+        )
     schedules = dict(app.schedules)
     if options.file is not None:
         for schedule in read_schedules(Path(options.file), app):

@@ -285,7 +285,7 @@ class Ticks:
         lines: list[Action] = []
         if missed := self._missed:
             fields = {"missed": sum(missed.values()), "schedules": list(missed)[:MOST_NAMED]}
-            effect = "sent by the schedule's misfire: the last one, none, or all up to a bound"
+            effect = "each schedule's misfire decides what is sent: the last tick, none, or all up to a bound"
             lines.append(WriteLog("warning", "ticks_missed", {**fields, "effect": effect}))
         worth = {name: text for name, text in self._refused.items() if _is_power_of_two(self.entries[name].failures)}
         if worth:

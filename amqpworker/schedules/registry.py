@@ -21,6 +21,8 @@ class AppSchedules:
     results: str | None
     tasks: Mapping[str, Task[Any, Any]]
     schedules: dict[str, Schedule]
+    unfinished_schedules: dict[str, str]
+    """By name, the task of each `task.schedule(…)` whose result was not called yet."""
 
     def schedule(  # noqa: PLR0913 - keyword options are the interface here
         self,

@@ -8,7 +8,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.docs import ROOT, Command, blocks, commands
@@ -47,7 +47,7 @@ def running(shell: Shell, number: int, line: str) -> Iterator[None]:
         program = subprocess.Popen(shlex.split(line), cwd=shell.folder, env=env, stdout=out, stderr=out)
     try:
         wait_until(
-            lambda: re.search("scheduler_(leading|standby)", log.read_text()), timeout=30, what=f"{line} subscribes"
+            lambda: re.search("scheduler_(leading|standby)", log.read_text()), timeout=60, what=f"{line} subscribes"
         )
         yield
     finally:
@@ -66,16 +66,15 @@ def test_the_commands_of_the_page_print_what_it_shows(tmp_path: Path, vhost: Bro
             if runs_on(command):
                 programs.enter_context(running(shell, number, command.line))
                 continue
-            printed = ""
+            shown = ""
 
             def prints(command: Command = command) -> bool:
-                nonlocal printed
+                nonlocal shown
                 done = shell.run(command.line)
-                printed = done.stdout
-                assert (done.returncode, done.stderr) == (0, ""), command.line
-                return masked(printed) == masked(command.output)
+                shown = f"{done.stdout}{done.stderr}"
+                return done.returncode == 0 and masked(shown) == masked(command.output)
 
-            if " list " in command.line:  # until the first tick's task has ended
-                wait_until(prints, timeout=20, what=f"{command.line} prints what the page shows")
-            else:
-                assert prints(), printed
+            # Again and again: until the first tick's task has ended, and on a busy machine until the leader replies in time.
+            with suppress(AssertionError):
+                wait_until(prints, timeout=60)
+            assert masked(shown) == masked(command.output), command.line

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from amqpworker import App, ConfigError
+from amqpworker.scheduler.scheduler_assembly import schedules_of
+from amqpworker.scheduler.scheduler_options import SchedulerOptions
 
 URL = "amqp://guest:guest@127.0.0.1:1/"
 
@@ -52,6 +54,21 @@ def test_a_task_that_needs_arguments_is_refused_by_the_decorator(app: App) -> No
 
     with pytest.raises(ConfigError, match=r"Schedule 's': task 'shop.report' needs arguments: write task.schedule"):
         app.schedule("s", every=60)(report)
+
+
+def test_a_schedule_without_its_second_pair_of_parentheses_is_an_error_of_the_scheduler(app: App) -> None:
+    @app.schedule("often", every=300)
+    @app.task(name="shop.clean")
+    def clean() -> None: ...
+
+    options = SchedulerOptions(app="shop:app")
+    add = clean.schedule("nightly", every=86400)
+    with pytest.raises(
+        ConfigError, match=r"^Schedule 'nightly' of the task 'shop.clean' is not complete: .*\(…\)\(\)\.$"
+    ):
+        schedules_of(app, options)
+    add()
+    assert list(schedules_of(app, options)) == ["often", "nightly"]
 
 
 def test_a_function_that_is_not_a_task_is_refused_by_the_decorator(app: App) -> None:
