@@ -1,8 +1,8 @@
 """
 The connection of a scheduler: it consumes the queue of its token, and publishes ticks and tokens.
 
-Decides when it subscribes again. It is one connection on purpose: a scheduler that the broker has given up, so that another one
-leads, publishes nothing any more.
+Decides when it subscribes again. It is a single connection on purpose: if the broker gives it up, another scheduler leads, and
+this one cannot publish any more.
 """
 
 from __future__ import annotations
@@ -66,7 +66,12 @@ class _TermChannel(ChannelListener):
 
 
 class TokenQueue(PublishCore):
-    """Consumes one queue, and publishes with confirms, over one connection."""
+    """
+    Consumes one queue, and publishes with confirms, over one connection.
+
+    A term is the life of one subscription, whether this scheduler leads or not. Terms are counted from 1; what belongs to an
+    earlier one is neither acknowledged nor published.
+    """
 
     def __init__(
         self,
@@ -91,7 +96,7 @@ class TokenQueue(PublishCore):
 
     @property
     def term(self) -> int:
-        """The present term, 0 if there is no subscription: what belongs to another one is not published any more."""
+        """The present term, 0 if there is no subscription."""
         current = self._current
         return 0 if current is None else current.term
 

@@ -21,7 +21,7 @@ from amqpworker.text import did_you_mean
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.cli.schedule_listing import Leader, Row
+    from amqpworker.cli.schedule_listing import LeaderReply, Row
     from amqpworker.model.reply import Reply
     from amqpworker.schedules.definition import Schedule
 
@@ -37,9 +37,10 @@ schedule_app = typer.Typer(
 AppWithSchedules = Annotated[
     str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the schedules.")
 ]
-SchedulerName = Annotated[str, typer.Option("--name", metavar="NAME", help="The scheduler that runs them.")]
+SchedulerName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the scheduler that runs them.")]
 ScheduleFile = Annotated[
-    Path | None, typer.Option("--file", metavar="FILE", help="A TOML file with more schedules, as the scheduler has.")
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="The TOML file with more schedules that the scheduler reads, if any."),
 ]
 ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", help="The schedule's name.")]
 ScheduleNames = Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="The schedules' names.")]
@@ -55,7 +56,8 @@ def list_schedules(
     """
     List schedules, as their leader knows them; times are in UTC.
 
-    The outcome is that of the last tick, if the app has a result store. Without a leader, what the app defines is listed.
+    The outcome is that of the task that was sent at the last time, if the app has a result store. Without a leader, what the app
+    defines is listed.
 
     Exit codes: 0 listed, 1 no leader replied within 2 s, 2 it could not be asked.
     """
@@ -127,7 +129,7 @@ def run(
     """
     Send the task of a schedule now, and print its id.
 
-    It needs no scheduler and changes nothing for the next tick.
+    It needs no scheduler. The times of the schedule do not change, and it may be paused.
 
     Exit codes: 0 confirmed, 1 the broker did not confirm it, 2 it could not be sent.
     """
@@ -152,7 +154,7 @@ def pause(
 
     What a paused schedule would have sent is not made up.
 
-    Exit codes: 0 they are paused, 1 a leader has not done it yet or refuses, 2 it could not be asked.
+    Exit codes: 0 they are paused, 1 no leader has done it yet, or it refuses, 2 the command could not be sent.
     """
     _command("pause", schedules, _load(app, name, file), name)
 
@@ -162,9 +164,9 @@ def resume(
     schedules: ScheduleNames, app: AppWithSchedules, name: SchedulerName = DEFAULT_SCHEDULER, file: ScheduleFile = None
 ) -> None:
     """
-    Resume paused schedules, with their next tick.
+    Resume paused schedules: each continues with its next time.
 
-    Exit codes: 0 they are resumed, 1 a leader has not done it yet or refuses, 2 it could not be asked.
+    Exit codes: 0 they are resumed, 1 no leader has done it yet, or it refuses, 2 the command could not be sent.
     """
     _command("resume", schedules, _load(app, name, file), name)
 
@@ -197,24 +199,24 @@ def _now() -> int:
 # ---- the leader -----------------------------------------------------------------------------------------------------
 
 
-def _ask_leader(app: App, scheduler: str) -> tuple[Leader | None, str]:
+def _ask_leader(app: App, scheduler: str) -> tuple[LeaderReply | None, str]:
     """Return what the leader knows, or None with the reason why no leader replies; raises any other error."""
     from amqpworker.cli.schedule_listing import read_leader
     from amqpworker.client.schedule_commands import send_commands
     from amqpworker.routing.schedule_messages import Command
 
-    (answer,) = send_commands(app.producer, app.plan.names, [Command("list", scheduler)], REPLY_TIMEOUT)
-    if isinstance(answer, CallTimeout | Unroutable):
-        return None, str(answer)
-    return read_leader(_done(answer).value), ""
+    (reply,) = send_commands(app.producer, app.plan.names, [Command("list", scheduler)], REPLY_TIMEOUT)
+    if isinstance(reply, CallTimeout | Unroutable):
+        return None, str(reply)
+    return read_leader(_done(reply).value), ""
 
 
-def _done(answer: Reply | AmqpWorkerError) -> Reply:
-    if isinstance(answer, AmqpWorkerError):
-        raise answer
-    if answer.status == "failed":
-        raise TaskFailed(answer.reason, answer.error_type, answer.text, answer.traceback)
-    return answer
+def _done(reply: Reply | AmqpWorkerError) -> Reply:
+    if isinstance(reply, AmqpWorkerError):
+        raise reply
+    if reply.status == "failed":
+        raise TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback)
+    return reply
 
 
 def _with_outcomes(app: App, scheduler: str, rows: list[Row]) -> list[Row]:
@@ -232,7 +234,7 @@ def _with_outcomes(app: App, scheduler: str, rows: list[Row]) -> list[Row]:
         return rows
 
 
-def _show_leader(scheduler: str, leader: Leader | None, reason: str) -> None:
+def _show_leader(scheduler: str, leader: LeaderReply | None, reason: str) -> None:
     from amqpworker.cli.schedule_listing import in_utc
 
     if leader is None:
@@ -257,18 +259,18 @@ def _command(kind: Literal["pause", "resume"], schedules: list[str], app: App, s
         _schedule(app, name)
     with closing_app(app):
         commands = [Command(kind, scheduler, name) for name in names]
-        answers = send_commands(app.producer, app.plan.names, commands, REPLY_TIMEOUT)
-    for name, answer in zip(names, answers, strict=True):
-        if isinstance(answer, CallTimeout):
-            write(printable(f"{name}: waits for a leader: {answer}"))
-        elif not isinstance(answer, AmqpWorkerError):
-            refused = f"refused by the leader: {answer.text or answer.reason}"
-            write(printable(f"{name}: {f'{kind}d' if answer.status == 'done' else refused}"))
-    errors = [answer for answer in answers if isinstance(answer, AmqpWorkerError)]
+        replies = send_commands(app.producer, app.plan.names, commands, REPLY_TIMEOUT)
+    for name, reply in zip(names, replies, strict=True):
+        if isinstance(reply, CallTimeout):
+            write(printable(f"{name}: waits for a leader: {reply}"))
+        elif not isinstance(reply, AmqpWorkerError):
+            refused = f"refused by the leader: {reply.text or reply.reason}"
+            write(printable(f"{name}: {f'{kind}d' if reply.status == 'done' else refused}"))
+    errors = [reply for reply in replies if isinstance(reply, AmqpWorkerError)]
     for error in errors:
         if not isinstance(error, CallTimeout):
             raise error
     if errors:
         write("What waits stays in the queue, and takes effect once a scheduler leads.")
-    if errors or any(not isinstance(answer, AmqpWorkerError) and answer.status == "failed" for answer in answers):
+    if errors or any(not isinstance(reply, AmqpWorkerError) and reply.status == "failed" for reply in replies):
         raise typer.Exit(1)

@@ -45,7 +45,7 @@ class ListedSchedule(BaseModel):
     skipped: int | None = None
 
 
-class Leader(BaseModel):
+class LeaderReply(BaseModel):
     """What the leader of a scheduler replies to `list` (docs/wire.md)."""
 
     leader: str
@@ -55,10 +55,10 @@ class Leader(BaseModel):
     differing: list[str] = []
 
 
-def read_leader(value: bytes | None) -> Leader:
-    """Return the leader from the value of its reply; raises MalformedReply if that is not as the wire contract has it."""
+def read_leader(value: bytes | None) -> LeaderReply:
+    """Return what the leader has replied; raises MalformedReply if that is not as the wire contract has it."""
     try:
-        return Leader.model_validate_json(value or b"null")
+        return LeaderReply.model_validate_json(value or b"null")
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the value"
@@ -70,7 +70,7 @@ class Row:
     """One schedule; the leader is None if there is none, or if it does not have this schedule."""
 
     schedule: ListedSchedule
-    leader: Leader | None
+    leader: LeaderReply | None
     outcome: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Row:
         return {**known.model_dump(), **times, "outcome": self.outcome, "leader": _leader_as_json(self.leader)}
 
 
-def rows_of(schedules: Mapping[str, Schedule], leader: Leader | None, now: int) -> Iterator[Row]:
+def rows_of(schedules: Mapping[str, Schedule], leader: LeaderReply | None, now: int) -> Iterator[Row]:
     """Yield the schedules of the app and of the leader, by name."""
     of_leader = {} if leader is None else {listed.name: listed for listed in leader.schedules}
     for name in sorted({*schedules, *of_leader}):
@@ -105,7 +105,7 @@ def with_outcomes(rows: Iterable[Row], store: ResultStore, ids: Mapping[str, str
     return [Row(row.schedule, row.leader, states.get(ids.get(row.schedule.name, ""))) for row in rows]
 
 
-def show(rows: Iterable[Row], leader: Leader | None) -> None:
+def show(rows: Iterable[Row], leader: LeaderReply | None) -> None:
     """Print schedules as a table of about three lines each."""
     shown = table("schedule, task, timing", "last, outcome, missed", "next, state", widths={"next, state": 24})
     for row in rows:
@@ -131,7 +131,7 @@ def _last_lines(row: Row) -> Iterator[str]:
         yield f"skipped {known.skipped}"
 
 
-def _next_lines(row: Row, leader: Leader | None) -> Iterator[str]:
+def _next_lines(row: Row, leader: LeaderReply | None) -> Iterator[str]:
     """Yield the next time, and why the schedule may not fire then."""
     known = row.schedule
     yield in_utc(known.next) if known.next is not None else "none"
@@ -153,7 +153,7 @@ def _text(moment: int | None) -> str | None:
     return None if moment is None else time_text(moment)
 
 
-def _leader_as_json(leader: Leader | None) -> dict[str, Any] | None:
+def _leader_as_json(leader: LeaderReply | None) -> dict[str, Any] | None:
     if leader is None:
         return None
     return {

@@ -37,7 +37,7 @@ def send_commands(
     publisher = present.publisher
     assert publisher is not None
     requests: list[tuple[Command, ThreadCall, PendingPublish]] = []
-    with _forgotten(requests):
+    with _forgotten_after(requests):
         for command in commands:
             call = present.calls.add(ThreadCall(present.calls))
             publication = publication_of_command(command, call.correlation_id, timeout, names, time.time())
@@ -48,7 +48,7 @@ def send_commands(
 
 
 @contextmanager
-def _forgotten(requests: list[tuple[Command, ThreadCall, PendingPublish]]) -> Iterator[None]:
+def _forgotten_after(requests: list[tuple[Command, ThreadCall, PendingPublish]]) -> Iterator[None]:
     """Drop replies that arrive after the block."""
     try:
         yield

@@ -1,7 +1,7 @@
 """
 Which publication a token, or a command to a scheduler, becomes.
 
-Both are messages in the queue of the scheduler, whatever sent them: docs/wire.md.
+Both are messages in the queue of the schedulers of one name: docs/wire.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def publication_of_command(
     command: Command, correlation_id: str, timeout: float, names: Names, now: float
 ) -> Publication:
     """
-    Return what a command is when its sender waits `timeout` seconds for the reply (direct reply-to).
+    Return a command as a message whose sender waits `timeout` seconds for the reply.
 
     `list` expires after that time, by the clock of the broker; `pause` and `resume` wait in the queue for a leader.
     """

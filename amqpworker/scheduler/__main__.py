@@ -1,7 +1,7 @@
 """
 `python -m amqpworker.scheduler`: the program of a scheduler process, which a supervisor starts.
 
-Decides nothing that a worker process does not: `worker.process_start` prepares both.
+It starts as a worker process does (`worker.process_start`), then runs `main_loop` until a signal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 What is due when: the next time of each schedule, and the ticks that are tried again.
 
-Decides the order only. Times of schedules are milliseconds of the wall clock; a pause before another try is seconds of the
+Decides the order only. Times of schedules are milliseconds of the wall clock; ticks are tried again at seconds of the
 monotonic clock, which is never set.
 """
 
@@ -26,6 +26,7 @@ class Stage(Enum):
     FAILED = auto()
     """For another try."""
     PAUSED = auto()
+    """For a user to resume it."""
     ENDED = auto()
     """For nothing: it has no further time."""
 
@@ -33,11 +34,12 @@ class Stage(Enum):
 @dataclass(slots=True, eq=False)
 class Entry:
     """
-    One schedule: all its ticks up to `position` are dealt with, those that are `sending` wait for their confirm.
+    One schedule of a leader, and how far its ticks are sent.
 
-    `confirmed` are ticks after `position` that were confirmed, while one before them was not. `asking` is the tick that is
-    sent if the task of the last one has ended. `last` is the last tick that was sent, `missed` how many were not, by the
-    schedule's `misfire`, `skipped` how many by its `overlap`.
+    All its ticks up to `position` are sent, missed or skipped. Of those after it, `sending` wait for their confirm, `failed`
+    were refused, and `confirmed` were confirmed before an earlier one was. `asking` is the tick that is sent if the task of
+    the last one has ended. `last` is the last tick that this leader has sent; it has left out `missed` by the schedule's
+    `misfire`, the last of them at `last_missed`, and `skipped` by its `overlap`.
     """
 
     schedule: Schedule
@@ -56,7 +58,7 @@ class Entry:
     last_missed: int | None = None
     skipped: int = 0
     version: int = 0
-    """Counts the times that it was put on the agenda: an older place there does not count."""
+    """Changes with each change of what it waits for: an older place in a `_DueHeap` does not count any more."""
 
     @property
     def name(self) -> str:
@@ -64,27 +66,27 @@ class Entry:
         return self.schedule.name
 
 
-class _Places:
-    """Places of entries in an order, the first of which can be taken; a place of an older version does not count."""
+class _DueHeap:
+    """Entries by the time at which they are due. A place of an older version of its entry is ignored: it waits no more."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, int, Entry]] = []
         self._numbers = itertools.count()
 
     def add(self, at: float, entry: Entry) -> None:
-        """Add a place for the present version of an entry."""
+        """Add a place for an entry as it is now."""
         heapq.heappush(self._heap, (at, next(self._numbers), entry.version, entry))
 
     @property
     def first(self) -> float | None:
-        """The first place, None if there is none."""
+        """When the first entry is due, None if there is none."""
         heap = self._heap
         while heap and heap[0][2] != heap[0][3].version:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def take(self, until: float) -> list[Entry]:
-        """Take the entries up to this place, in their order."""
+        """Take the entries that are due until then, in their order."""
         taken = []
         while (first := self.first) is not None and first <= until:
             taken.append(heapq.heappop(self._heap)[3])
@@ -98,7 +100,7 @@ class Agenda:
         self.entries = {name: Entry(schedule, position) for name, schedule in schedules.items()}
         self.lagging: dict[str, Entry] = {}
         """Those with ticks that are due and not confirmed."""
-        self._waiting, self._retries = _Places(), _Places()
+        self._waiting, self._retries = _DueHeap(), _DueHeap()
 
     def put(self, entry: Entry) -> None:
         """Have an entry wait for the first time after its position."""
@@ -121,7 +123,7 @@ class Agenda:
             self._retries.add(until, entry)
 
     def remove(self, entry: Entry, stage: Stage) -> None:
-        """Have an entry wait for nothing here."""
+        """Take an entry off the agenda; `stage` is what it waits for now."""
         entry.version += 1
         entry.stage = stage
         self.lagging.pop(entry.name, None)
@@ -131,7 +133,7 @@ class Agenda:
         due = self._waiting.take(now)
         for entry in due:
             assert entry.next is not None
-            # No time is between: if it lags, the next leader does not start from a position that is years old.
+            # No time is in between: if the entry lags, the token holds a recent position of it, not one that is years old.
             entry.position = max(entry.position, entry.next - 1)
         return due + self._retries.take(monotonic)
 

@@ -3,7 +3,8 @@ Which scheduler of a name leads: the one that receives the token.
 
 All of them consume one queue, of which the broker activates one consumer (https://www.rabbitmq.com/docs/consumers#single-active-consumer).
 Decides when a scheduler has received everything that waits there, and which token it starts from. There may be none, several
-or forged ones: so each scheduler puts one at its start, empty if it knows none, and the leader joins all that it gets.
+or forged ones: so each scheduler puts one at its start, empty if it knows none, and the leader starts from the one with the
+latest time.
 """
 
 from __future__ import annotations

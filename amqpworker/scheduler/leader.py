@@ -1,8 +1,8 @@
 """
-The scheduler that leads: it sends ticks, and writes down in a token which are sent.
+The scheduler that leads: it sends ticks, and puts tokens into its queue that hold which are sent.
 
-Decides when a token is put, what a command changes, and when the broker confirms nothing any more. On the way from one token to
-the next nothing is lost: ticks are confirmed, then the new token is, then what it replaces is acknowledged.
+Decides when a token is put, what a command changes, and when the broker confirms nothing any more. Between two tokens nothing is
+lost: the ticks are confirmed, then the new token, then the messages that it replaces are acknowledged.
 """
 
 from __future__ import annotations
@@ -29,23 +29,25 @@ from amqpworker.scheduler.ticks import Ticks
 from amqpworker.scheduler.token import Token, token_fields
 from amqpworker.schedules.definition import Schedule
 
-# Ticks that are due within this many seconds are sent together, and written down in one token.
+# Ticks that are due within this many seconds are sent together, and share a token.
 BATCH = 0.05
-# Seconds after which a token is put although ticks are not confirmed: these lag. It is longer if it had to name many.
+# Seconds after which a token is put although ticks are not confirmed: it names their schedules, which lag. With many of them
+# in flight the leader waits longer, so that the token is short.
 PATIENCE = 0.25
 PATIENCE_WITH_MANY = 1.0
 MANY = 100
 # The broker redelivers a token that is not acknowledged for long (its ack timeout).
 RENEW_AFTER = 60.0
-# The same without any confirm at all: it shows whether the broker confirms anything.
+# Without any confirm for this many seconds a token is put to find out whether the broker confirms anything,
 PROBE_AFTER = 2.5
+# and after this many the leader leaves its connection.
 LEAVE_AFTER = 5.0
 ASK_STORE_EVERY = 5.0
 # Milliseconds after which all others have shown what they know; a token by hand then makes up nothing any more.
 OTHERS_HAVE_ASKED = 30_000
 WARN_EVERY = 60.0
 # A clock that is behind the token by fewer milliseconds was corrected, as by NTP.
-SMALLEST_LAG = 1000
+MIN_CLOCK_DIFFERENCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class _Commit:
 
 
 class Leader:
-    """Leads from `now` on from what the last token holds, as the scheduler `me`; all methods return what to do."""
+    """The scheduler `me` as the leader since `now`, which continues from `ticks`; all methods return what to do."""
 
     def __init__(
         self, me: Identity, schedules: Mapping[str, Schedule], ticks: Ticks, now: int, make_id: Callable[[], str]
@@ -267,7 +269,7 @@ class Leader:
 
     def _warn_of_clock(self, now: int, monotonic: float) -> list[Action]:
         """Warn once per minute while the clock is behind the token: nothing is sent until it has passed it."""
-        if now + SMALLEST_LAG >= self.ticks.until or monotonic < self._warn_at:
+        if now + MIN_CLOCK_DIFFERENCE >= self.ticks.until or monotonic < self._warn_at:
             return []
         self._warn_at = monotonic + WARN_EVERY
         fields = {"until": time_text(self.ticks.until), "clock": time_text(now)}

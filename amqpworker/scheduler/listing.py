@@ -1,4 +1,4 @@
-"""The rows of `amqpworker schedule list`, as the leader knows its schedules."""
+"""What the leader replies to `amqpworker schedule list` about each of its schedules."""
 
 from __future__ import annotations
 

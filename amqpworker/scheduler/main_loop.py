@@ -1,7 +1,8 @@
 """
-What the main thread of a scheduler process does: it takes what has happened, lets the election decide, and has that performed.
+What the main thread of a scheduler process does: it takes events, has `election` decide, and has `performer` act.
 
-Decides the order of starting and of stopping: what is in flight is confirmed, the token holds it, then the token is released.
+Decides the order in which it stops: the ticks in flight are confirmed, then a token that holds them, then the token is
+released, which makes another scheduler the leader.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ CLOSE_TIMEOUT = 2.0
 LOG_EVERY = 5.0
 
 
-class Inbox:
-    """What other threads and signal handlers report; a `SimpleQueue`, since its `put` may interrupt itself."""
+class EventQueue:
+    """What other threads and signal handlers report; a `SimpleQueue`, since a signal handler may interrupt its `put`."""
 
     def __init__(self) -> None:
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -77,16 +78,17 @@ class SchedulerProcess:
 
     app: App
     token_queue: TokenQueue
-    inbox: Inbox
+    incoming: EventQueue
     election: Election
     performer: Performer
     recorder: Recorder
     reporter: Reporter
-    stop_now: bool = False
+    stop_now: bool = field(default=False, init=False)
     """Whether a second Ctrl-C has ended the wait for what is in flight."""
-    _stopping: bool = False
-    _term: int = 0
-    _ever_subscribed: bool = False
+    _stopping: bool = field(default=False, init=False)
+    _term: int = field(default=0, init=False)
+    """The term of the subscription, 0 if there is none (`broker.token_queue`)."""
+    _ever_subscribed: bool = field(default=False, init=False)
     _waits: str = field(default="", init=False)
     _log_at: float = field(default=0.0, init=False)
     _problem: AmqpWorkerError | None = field(default=None, init=False)
@@ -95,13 +97,13 @@ class SchedulerProcess:
         """Note a signal."""
         if self._stopping and number == signal.SIGINT:
             self.stop_now = True
-        self.inbox.events.put(StopRequested())
+        self.incoming.events.put(StopRequested())
 
     def on_parent_gone(self) -> None:
         """Stop as after a SIGTERM: the supervisor, which would send it, has ended."""
         if not self._stopping:
             log.warning("supervisor_lost", effect="it drains")
-            self.inbox.events.put(StopRequested())
+            self.incoming.events.put(StopRequested())
 
     def close(self) -> None:
         """Close what the app has opened, such as its result store."""
@@ -110,7 +112,7 @@ class SchedulerProcess:
     def run(self) -> int:
         """Lead, or wait as a standby, until a signal; return the exit code."""
         self._log_at = time.monotonic() + LOG_EVERY
-        self.reporter.send_reliably(Report("ready", STOP_TIMEOUT))
+        self.reporter.send_reliably(Report("ready", drain_timeout=STOP_TIMEOUT))
         self.token_queue.start()
         while not self._stopping:
             self._step(MAX_WAIT)
@@ -141,11 +143,11 @@ class SchedulerProcess:
         self._record()
         wait = min(longest, self.election.seconds_left(_now(), time.monotonic()))
         if self._term == 0:
-            # While it is not connected, this shortens the pause before the next attempt.
+            # While it is not connected, this makes the next attempt sooner.
             self.token_queue.keeper.wake()
             wait = min(wait, WAKE_EVERY)
         try:
-            event: Event | None = self.inbox.events.get(timeout=max(0.0, wait))
+            event: Event | None = self.incoming.events.get(timeout=max(0.0, wait))
         except queue.Empty:
             event = None
         until = time.monotonic() + MAX_EVENTS_TIME
@@ -156,7 +158,7 @@ class SchedulerProcess:
 
     def _next_event(self) -> Event | None:
         try:
-            return self.inbox.events.get_nowait()
+            return self.incoming.events.get_nowait()
         except queue.Empty:
             return None
 

@@ -17,7 +17,7 @@ FORGET_AFTER = 35.0
 
 
 class Others:
-    """Who was heard of lately."""
+    """The other schedulers that were heard of lately, each with the hash of its schedules."""
 
     def __init__(self, me: Identity) -> None:
         self._me = me

@@ -1,7 +1,8 @@
 """
 Acts on what the scheduler has decided: the only place that publishes ticks and tokens, and acknowledges tokens and commands.
 
-Each action belongs to a term of the subscription: once that has ended, it does nothing any more.
+Each action belongs to a term of the subscription (`broker.token_queue`): once that has ended, nothing is published or
+acknowledged, since another scheduler may lead.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ log = get_logger("amqpworker.scheduler")
 
 # A tick that is not confirmed within this many seconds lags, and is sent again with the same id.
 TICK_TIMEOUT = 10.0
-# The leader leaves its connection long before.
+# Longer than the leader waits before it leaves its connection.
 TOKEN_TIMEOUT = 60.0
 REPLY_TIMEOUT = 10.0
 
 
 @dataclass(eq=False)
 class Performer:
-    """Performs the actions of the scheduler `me`; answers are reported to `on_event`, in other threads."""
+    """Performs the actions of the scheduler `me`; what follows from them is reported to `on_event`, in other threads."""
 
     me: Identity
     schedules: Mapping[str, Schedule]
@@ -109,6 +110,8 @@ class Performer:
             on_ended(error)
 
     def _put_token(self, token: Token | None, message_id: str, term: int) -> None:
+        """Publish a token on the channel for copies, which replace deliveries: a tick that closes its channel holds up no token."""
+
         def on_ended(error: AmqpWorkerError | None) -> None:
             self.on_event(TokenEnded(term, message_id, None if error is None else str(error)))
 

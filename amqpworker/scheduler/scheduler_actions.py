@@ -1,5 +1,5 @@
 """
-What a scheduler does, as a closed set of frozen values: `leader` and `election` decide, `sender` acts.
+What a scheduler does, as a closed set of frozen values: `election` and `leader` decide, `performer` acts.
 
 Times are milliseconds since the epoch.
 """

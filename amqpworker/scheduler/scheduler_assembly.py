@@ -24,7 +24,7 @@ from amqpworker.routing import topology
 from amqpworker.routing.queues import Requirement
 from amqpworker.scheduler.election import Election
 from amqpworker.scheduler.leader import Identity
-from amqpworker.scheduler.main_loop import Inbox, SchedulerProcess
+from amqpworker.scheduler.main_loop import EventQueue, SchedulerProcess
 from amqpworker.scheduler.performer import Performer
 from amqpworker.scheduler.scheduler_options import SchedulerOptions
 from amqpworker.scheduler.store_queries import StoreQueries
@@ -47,9 +47,9 @@ def assemble(app: App, options: SchedulerOptions, recorder: Recorder, reporter: 
     schedules = schedules_of(app, options)
     names = app.plan.names
     me = Identity(names.namespace, options.name, process_name(), fingerprint(schedules.values()))
-    inbox = Inbox()
+    incoming = EventQueue()
     token_queue = TokenQueue(
-        addresses(app.url), _settings(app.settings), Calls(), _subscription(app, options.name), inbox
+        addresses(app.url), _settings(app.settings), Calls(), _subscription(app, options.name), incoming
     )
     token_queue.keeper.owner = options.app
     token_queue.keeper.beat = lambda: recorder.beat(CONSUMER)
@@ -57,12 +57,12 @@ def assemble(app: App, options: SchedulerOptions, recorder: Recorder, reporter: 
     queries = None
     if store is not None and any(schedule.overlap == "skip" for schedule in schedules.values()):
         queries = StoreQueries(
-            store, lambda name, time: tick_id(me.namespace, me.scheduler, name, time), inbox.events.put
+            store, lambda name, nominal: tick_id(me.namespace, me.scheduler, name, nominal), incoming.events.put
         )
     result_ttl = int(app.settings.result_ttl * 1000)
     election = Election(me, schedules, result_ttl, (int(time.time() * 1000), time.monotonic()), new_id)
-    performer = Performer(me, schedules, token_queue, app.plan, reporter, queries, inbox.events.put)
-    return SchedulerProcess(app, token_queue, inbox, election, performer, recorder, reporter)
+    performer = Performer(me, schedules, token_queue, app.plan, reporter, queries, incoming.events.put)
+    return SchedulerProcess(app, token_queue, incoming, election, performer, recorder, reporter)
 
 
 def schedules_of(app: App, options: SchedulerOptions) -> dict[str, Schedule]:

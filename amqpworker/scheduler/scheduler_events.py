@@ -20,7 +20,7 @@ class Subscribed:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """A message has arrived: this scheduler is the active one."""
+    """A message has arrived: the broker has made this scheduler the active one."""
 
     term: int
     delivery: Delivery
@@ -70,7 +70,7 @@ class StoreAnswered:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The scheduler is to end."""
+    """A signal, or the end of the supervisor, is to stop this process."""
 
 
 Event: TypeAlias = (

@@ -1,7 +1,7 @@
 """
 Asks the result store whether tasks have ended, in a thread of its own.
 
-So a store that does not respond holds up no schedule that does not need it.
+A store that does not respond holds up only the schedules that need it.
 """
 
 from __future__ import annotations

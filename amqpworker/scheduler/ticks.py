@@ -20,16 +20,16 @@ from amqpworker.schedules.gap import DueTicks, due_ticks
 FIRST_PAUSE = 0.5
 MAX_PAUSE = 30.0
 STORE_PAUSE = 5.0
-# Milliseconds between two times of a schedule, at least.
+# At least this many milliseconds are between two times of a schedule.
 SHORTEST_DISTANCE = 1000
 MOST_NAMED = 20
 
 
 class Ticks:
     """
-    The schedules of a leader; times are milliseconds, `monotonic` is seconds.
+    The schedules of a leader, and which of their ticks are sent; times are milliseconds, `monotonic` is seconds.
 
-    A task of a schedule with `overlap="skip"` that has no result after `result_ttl` milliseconds counts as ended.
+    All ticks up to `until` are sent, but for schedules that lag or are `paused`, each since the given time. A task of a schedule with `overlap="skip"` that has no result after `result_ttl` milliseconds counts as ended.
     """
 
     def __init__(self, schedules: Mapping[str, Schedule], token: Token | None, now: int, result_ttl: int) -> None:
@@ -287,15 +287,16 @@ class Ticks:
             fields = {"missed": sum(missed.values()), "schedules": list(missed)[:MOST_NAMED]}
             effect = "each schedule's misfire decides what is sent: the last tick, none, or all up to a bound"
             lines.append(WriteLog("warning", "ticks_missed", {**fields, "effect": effect}))
-        worth = {name: text for name, text in self._refused.items() if _is_power_of_two(self.entries[name].failures)}
-        if worth:
-            first = min(self.entries[name].position for name in worth) + 1
-            fields = {"schedules": list(worth)[:MOST_NAMED], "since": time_text(first), "count": len(worth)}
+        # Of the failures in a row only some are logged: the first, second, fourth, eighth and so on.
+        logged = {name: text for name, text in self._refused.items() if _is_power_of_two(self.entries[name].failures)}
+        if logged:
+            first = min(self.entries[name].position for name in logged) + 1
+            fields = {"schedules": list(logged)[:MOST_NAMED], "since": time_text(first), "count": len(logged)}
             lines.append(
                 WriteLog(
                     "warning",
                     "ticks_refused",
-                    {**fields, "reason": next(iter(worth.values())), "effect": "tried again"},
+                    {**fields, "reason": next(iter(logged.values())), "effect": "tried again"},
                 )
             )
         self._missed, self._refused = {}, {}

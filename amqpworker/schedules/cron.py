@@ -105,7 +105,7 @@ class Cron:
         return start + times[index - 1] if index else None
 
     def _times(self, day: int) -> tuple[int, tuple[int, ...]]:
-        """Return the times of a day, in ascending order: each is the sum of the first number and one of the others."""
+        """Return the times of a day, in ascending order: each is the sum of the returned number and one of the others."""
         fields = self._fields
         if not fields.match(date.fromordinal(day)):
             return 0, ()
@@ -158,7 +158,7 @@ def _parsed(expression: str) -> _Fields:
     if len(parts) != len(FIELDS.split(", ")):
         raise ConfigError(f"cron={expression!r:.60}: it must have five fields ({FIELDS}), such as '30 2 * * *'.")
     try:
-        # The time is not used.
+        # Only the expression is read; the times that cronsim would calculate from here are not used.
         sim = CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
     except (CronSimError, ValueError, AssertionError) as error:
         raise ConfigError(f"cron={expression!r:.60}: {_mistake(str(error))}.") from None
@@ -167,7 +167,7 @@ def _parsed(expression: str) -> _Fields:
 
 
 def _mistake(text: str) -> str:
-    # 30 February is "Bad day-of-month" too
+    # cronsim reports 30 February, which never fires, as "Bad day-of-month" too.
     field_name = text.removeprefix("Bad ")
     return (
         f"the field for the {field_name} is not valid, or it never fires" if field_name != text else "it is not valid"
@@ -214,24 +214,25 @@ def _start_of_plain_day(clock: tzinfo, day: int) -> int | None:
 @lru_cache(maxsize=1024)
 def _times_of_switch_day(times: tuple[int, ...], follow_clock: bool, clock: tzinfo, day: int) -> tuple[int, ...]:
     """Return the times of a day on which the clock changes, in ascending order."""
-    of_minutes = _switch_day(clock, day)[follow_clock]
-    return tuple(sorted({moment for time in times for moment in of_minutes[time // _MINUTE]}))
+    once, as_shown = _minutes_of_switch_day(clock, day)
+    moments = as_shown if follow_clock else once
+    return tuple(sorted({moment for time in times for moment in moments[time // _MINUTE]}))
 
 
 @lru_cache(maxsize=64)
-def _switch_day(clock: tzinfo, day: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return when each minute of a day is: once, and as often as the clock shows it."""
+def _minutes_of_switch_day(clock: tzinfo, day: int) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the moments of each minute of a day: one each, and as many as the clock shows it."""
     once: list[tuple[int, ...]] = []
-    shown: list[tuple[int, ...]] = []
+    as_shown: list[tuple[int, ...]] = []
     for minute in range(_DAY // _MINUTE):
         first, second = _utc(day, minute, clock), _utc(day, minute, clock, 1)
         if first > second:  # in a gap
             once.append((_end_of_gap(clock, second, first),))
-            shown.append(())
+            as_shown.append(())
         else:
             once.append((first,))
-            shown.append((first,) if first == second else (first, second))
-    return once, shown
+            as_shown.append((first,) if first == second else (first, second))
+    return once, as_shown
 
 
 def _end_of_gap(clock: tzinfo, before: int, after: int) -> int:

@@ -36,10 +36,11 @@ class Timing(Protocol):
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """
-    A message that is sent at the times of `timing`; `message` is the template of it, whose id is not used.
+    A message that is sent at the times of `timing`: `message` is its template, whose id is not used.
 
-    `jitter` and `grace` are seconds. With the overlap `skip`, nothing is sent while the task of the last tick has not ended.
-    `misfire` is what is sent after a gap that is longer than `grace`: one tick, none, or all.
+    Such a message is a tick, and its time is the tick's nominal time: it may be sent later. `jitter` and `grace` are seconds.
+    With the overlap `skip`, nothing is sent while the task of the last tick has not ended. `misfire` is what is sent after a
+    gap that is longer than `grace`: the last tick, none, or all.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Schedule:
 
 
 def fingerprint(schedules: Iterable[Schedule]) -> str:
-    """Return 12 hex digits that differ if the schedules do: programs with the same schedules calculate the same."""
+    """Return 12 hex digits of a hash, by which schedulers notice that their schedules differ."""
     digest = hashlib.sha256()
     for each in sorted(schedules, key=lambda schedule: schedule.name):
         message = each.message

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from amqpworker.schedules.definition import Schedule, Timing
 
 MAX_MADE_UP = 1000
-"""How many ticks of one schedule are sent after a gap at once; with the misfire "all" those before them are missed."""
+"""How many ticks of one schedule are sent at once after a gap; with the misfire "all" those before them are missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,8 @@ class DueTicks:
     """
     The nominal times of ticks to send, in ascending order, and how many ticks are missed because of the misfire option.
 
-    `last_missed` is the last of the missed ones. Once `ticks` are sent, all times up to `position` are done. It is before now
-    if there were more than MAX_MADE_UP in a gap of at most the grace: the others are due at once.
+    `last_missed` is the last of the missed ones. Once `ticks` are sent, nothing up to `position` is due any more. It is before
+    now if more than MAX_MADE_UP ticks are due after a gap of at most the grace: the others follow at once.
     """
 
     ticks: tuple[int, ...]
@@ -35,9 +35,9 @@ def due_ticks(schedule: Schedule, position: int, now: int) -> DueTicks:
         return _all_since(timing, first, now)
     match schedule.misfire:
         case "once":
-            ticks = _last_of(timing, position, now, 1)
+            ticks = _latest(timing, position, now, 1)
         case "all":
-            ticks = _last_of(timing, position, now, MAX_MADE_UP)
+            ticks = _latest(timing, position, now, MAX_MADE_UP)
         case "skip":
             ticks = ()
     missed_until = ticks[0] - 1 if ticks else now
@@ -54,11 +54,11 @@ def _all_since(timing: Timing, first: int, now: int) -> DueTicks:
     return DueTicks(tuple(ticks), 0, None, now)
 
 
-def _last_of(timing: Timing, position: int, now: int, most: int) -> tuple[int, ...]:
-    """Return the last times after `position` and not after `now`, at most `most`."""
+def _latest(timing: Timing, position: int, now: int, limit: int) -> tuple[int, ...]:
+    """Return the latest times after `position` and not after `now`, at most `limit`, in ascending order."""
     ticks: list[int] = []
     found = timing.latest(now)
-    while found is not None and found > position and len(ticks) < most:
+    while found is not None and found > position and len(ticks) < limit:
         ticks.append(found)
         found = timing.latest(found - 1)
     return tuple(reversed(ticks))

@@ -9,7 +9,7 @@ _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A time each `every` milliseconds, before and after `base`, which is one of them."""
+    """A time every `every` milliseconds, before and after `base`, which is one of them."""
 
     every: int
     base: int = 0

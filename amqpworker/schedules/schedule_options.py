@@ -62,9 +62,8 @@ def make_schedule(name: str, message: Message[Any], given: ScheduleOptions) -> S
 
 def _timing(given: ScheduleOptions) -> Timing:
     start, end = _moment(given.start, "start"), _moment(given.end, "end")
-    timing = _unlimited(given, start)
-    if start is not None:
-        timing = Window(timing, start)
+    times = _times(given, start)
+    timing = times if start is None else Window(times, start)
     first = timing.after(-1)
     if first is None:
         raise ConfigError(f"cron={given.cron!r}: there is no such time within 50 years")
@@ -72,11 +71,11 @@ def _timing(given: ScheduleOptions) -> Timing:
         return timing
     if end < first:
         raise ConfigError(f"end={time_text(end)}: it is before the first time, {time_text(first)}")
-    return Window(timing.timing if isinstance(timing, Window) else timing, start, end)
+    return Window(times, start, end)
 
 
-def _unlimited(given: ScheduleOptions, start: int | None) -> Timing:
-    """Return the times without a start and an end."""
+def _times(given: ScheduleOptions, start: int | None) -> Timing:
+    """Return the times of `cron` or `every`, also those before the start and after the end."""
     if given.cron is not None and given.every is not None:
         raise ConfigError("give either cron=… or every=…, not both")
     if not isinstance(given.tz, str):
