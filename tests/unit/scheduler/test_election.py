@@ -189,9 +189,9 @@ def test_a_token_that_is_refused_before_it_leads_is_put_again_soon() -> None:
 
 
 def test_a_flood_of_messages_does_not_keep_a_scheduler_from_leading(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(election, "MOST_GATHERED", 4000)
+    monkeypatch.setattr(election, "MOST_GATHERED", 100)
     scene = ElectionScene(each(10))
     scene.election.on_subscribed()
-    for _ in range(4000):
+    for _ in range(100):
         scene.receive("list")
     assert scene.election.leader is not None

@@ -12,7 +12,7 @@ from amqpworker.scheduler.ticks import Ticks
 from tests.unit.scheduler.simulated_story import run_story, stories
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(**stories)
 def test_no_fault_loses_a_tick_or_a_command(seed: int, offsets: list[int], steps: list[tuple[Any, ...]]) -> None:
     run_story(seed, offsets, steps)
