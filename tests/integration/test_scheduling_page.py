@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from tests.docs import ROOT, Command, blocks, commands
 from tests.integration.test_docs import Shell
 from tests.support import Broker, wait_until
@@ -56,6 +58,7 @@ def running(shell: Shell, number: int, line: str) -> Iterator[None]:
     assert code == 0, log.read_text()
 
 
+@pytest.mark.timeout(300)
 def test_the_commands_of_the_page_print_what_it_shows(tmp_path: Path, vhost: Broker) -> None:
     for block in [*blocks(PAGE, "python"), *blocks(PAGE, "toml")]:
         (tmp_path / block.partition("\n")[0].removeprefix("# ")).write_text(block)
