@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py))
+SCHEDULES := tests/acceptance/test_schedules.py tests/faults/test_token_faults.py
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
@@ -61,9 +62,9 @@ test-systemd: setup ## tests of the unit under a real systemd, and of a containe
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
-test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3; needs root
+test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3, and of schedules against 4.3; needs root
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
-	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
+	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(SCHEDULES))
 
 test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
 	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))

@@ -100,7 +100,7 @@ def test_a_queue_that_is_deleted_is_declared_again_and_nothing_is_missed(
         with raw_channel(vhost.url) as channel:
             arguments = vhost.management.queue(vhost.vhost, TOKENS)["arguments"]
             channel.queue_delete(TOKENS)
-            if again:  # so soon that RabbitMQ 3.10 would not tell the consumers
+            if again:  # so soon that RabbitMQ 3.10 may leave the consumers behind
                 channel.queue_declare(TOKENS, durable=True, arguments=arguments)
                 channel.queue_bind(TOKENS, "amqpworker.schedule", "main")
         for one in (both.leader, both.standby):
@@ -116,7 +116,7 @@ def test_a_queue_that_is_deleted_is_declared_again_and_nothing_is_missed(
         both.check()
 
 
-def test_a_scheduler_that_finds_no_token_says_since_when_nothing_is_known(tmp_path: Path, vhost: Broker) -> None:
+def test_a_scheduler_that_finds_no_token_warns_since_when_nothing_is_known(tmp_path: Path, vhost: Broker) -> None:
     with watched(tmp_path, vhost.url) as both:
         both.check()
     only_a_token_is_left(vhost)
