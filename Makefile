@@ -77,7 +77,7 @@ soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
-long: setup ## two soaks of ten minutes each while broker, workers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
+long: setup ## three soaks of ten minutes each while broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
 
