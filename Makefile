@@ -8,6 +8,7 @@ SHELL := /bin/bash
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py))
+SCHEDULES := tests/acceptance/test_schedules.py tests/faults/test_token_faults.py
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
@@ -61,9 +62,9 @@ test-systemd: setup ## tests of the unit under a real systemd, and of a containe
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
-test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3; needs root
+test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3, and of schedules against 4.3; needs root
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
-	@scripts/newer.sh sid $(or $(ARGS),$(NEWER))
+	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(SCHEDULES))
 
 test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
 	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))
@@ -76,7 +77,7 @@ soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
-long: setup ## two soaks of ten minutes each while broker, workers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
+long: setup ## three soaks of ten minutes each while broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
 

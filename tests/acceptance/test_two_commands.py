@@ -82,6 +82,13 @@ def test_the_two_commands_work_in_a_fresh_clone_and_leave_no_process(clone: Path
     for _ in range(2):
         told = make(clone, "demo", f"DIR={sources}")
         words = " ".join(told.split())
-        for part in ("sent 3 in", "done 2,", "dead 1 in queue", "dead: flawed.py", "Everything is stopped now"):
+        for part in (
+            "sent 3 in",
+            "done 2,",
+            "dead 1 in queue",
+            "dead: flawed.py",
+            " ticks, one per second",
+            "Everything is stopped now",
+        ):
             assert part in words, told
     assert subprocess.check_output(["git", "-C", clone, "status", "--porcelain"], text=True) == ""
