@@ -281,16 +281,20 @@ def _waiting_lines(state: dict[str, Any]) -> list[Any]:
 
 
 def _processes_table(state: dict[str, Any]) -> Table:
-    made = table("pool", "nr", "pid", "stage", "tasks", "isolated", "done", "retried", "dead", "MiB", "age")
+    # A column that is seldom needed: without it a row fits 80 characters.
+    isolates = any(process["isolated"] or process["waiting_suspects"] for process in state["processes"])
+    isolated = ("isolated",) if isolates else ()
+    made = table("pool", "nr", "pid", "stage", "tasks", *isolated, "done", "retried", "dead", "MiB", "age")
     for process in state["processes"]:
         suspects = process["waiting_suspects"]
+        cells = {"isolated": f"{process['isolated']} +{suspects}" if suspects else str(process["isolated"])}
         made.add_row(
             printable(process["pool"]),
             str(process["number"]),
             str(process["pid"]),
             _stage(process),
             str(len(process["running"])),
-            f"{process['isolated']} +{suspects}" if suspects else str(process["isolated"]),
+            *(cells[column] for column in isolated),
             *(str(process["counts"][name]) for name in ("done", "retried", "dead")),
             str(process["memory"] // MIB),
             age(state["at"] - process["started"]),

@@ -20,6 +20,8 @@ from amqpworker.schedules.gap import DueTicks, due_ticks
 FIRST_PAUSE = 0.5
 MAX_PAUSE = 30.0
 STORE_PAUSE = 5.0
+# Milliseconds: ticks of an older token are neither sent nor counted, since counting those of thousands of schedules takes long.
+LONGEST_GAP = 366 * 24 * 3600 * 1000
 # At least this many milliseconds are between two times of a schedule.
 SHORTEST_DISTANCE = 1000
 MOST_NAMED = 20
@@ -50,6 +52,7 @@ class Ticks:
         if token is not None:
             self._take_over(token, now)
         for entry in self._agenda.entries.values():
+            entry.position = max(entry.position, now - LONGEST_GAP)
             self._wait(entry)
 
     def _take_over(self, token: Token, now: int) -> None:

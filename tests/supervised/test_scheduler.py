@@ -224,11 +224,13 @@ def test_a_scheduler_alone_ends_with_code_0_and_leaves_nothing(
 
 @pytest.mark.parametrize(
     ("options", "line"),
-    [((), "The app shop:app has no schedules"), (("--file", "more.toml"), "more.toml: cannot be read: No such file")],
+    [((), "The app shop:app has no schedules"), (("--file", "more.toml"), "/more.toml: cannot be read: No such file")],
 )
 def test_a_scheduler_that_can_never_run_is_one_line_and_exit_code_2(
     tmp_path: Path, vhost: Broker, options: tuple[str, ...], line: str
 ) -> None:
     with pool(tmp_path, vhost.url, "--no-log-json", *options, command="scheduler") as scheduling:
         assert scheduling.end() == 2
-        assert scheduling.log.splitlines()[-1].startswith(f"amqpworker: {line}")
+        last = scheduling.log.splitlines()[-1]
+        assert last.startswith("amqpworker: ")
+        assert line in last

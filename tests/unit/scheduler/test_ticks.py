@@ -30,6 +30,12 @@ def pause(scene: ElectionScene, kind: str = "pause", name: str = "s") -> None:
     scene.receive(kind, {"schedule": name}, headers={FIRST_SENT: text((scene.now - NOW) / 1000)})
 
 
+def test_what_was_due_more_than_a_year_ago_is_neither_sent_nor_counted() -> None:
+    scene = leading(each(3600), token=Token(0))
+    (entry,) = scene.leader.ticks.entries.values()
+    assert 0 < entry.missed <= 366 * 24
+
+
 # ---- confirms and refusals ------------------------------------------------------------------------------------------
 
 
