@@ -243,4 +243,24 @@ MUTANTS = (
         ("tests/unit/worker/test_outcomes.py",),
         (Mutation("from_crash", "Snooze(D, F, C)", "Snooze(D, F)"),),
     ),
+    Mutant(
+        "write down ticks that are not confirmed as sent",
+        ("tests/unit/scheduler/test_ticks.py",),
+        (Mutation("Ticks.lagging", "return X", "return {}"),),
+    ),
+    Mutant(
+        "start from the oldest token",
+        ("tests/unit/scheduler/test_token.py", "tests/unit/scheduler/test_election.py"),
+        (Mutation("latest_of", "A >= B", "A <= B"),),
+    ),
+    Mutant(
+        "acknowledge a command although its token was refused",
+        ("tests/unit/scheduler/test_leader.py",),
+        (Mutation("Leader.on_token_ended", "E is not None", "False"),),
+    ),
+    Mutant(
+        "send a tick with a new id each time",
+        ("tests/unit/schedules/test_tick.py",),
+        (Mutation("tick_message", "tick_id(A, B, C, D)", "new_id()"),),
+    ),
 )
