@@ -9,7 +9,7 @@ import pytest
 from tests.leader_faults import kill_and_freeze_leaders
 from tests.support import Broker
 
-SECONDS = 18.0
+SECONDS = 15.0
 
 
 @pytest.mark.timeout(240)
