@@ -191,13 +191,18 @@ def work_queue(namespace: str, name: str) -> Topology:
     )
 
 
+DISCONNECTED_TIMEOUT = "x-consumer-disconnected-timeout"
+# RabbitMQ 4.3 keeps a consumer whose node is lost active for this many milliseconds, by default a minute; older versions ignore it.
+TAKEOVER_AFTER = 1000
+
+
 def scheduler(namespace: str, name: str) -> Topology:
     """Return what the schedulers of this name need beside the queues of their tasks."""
     names = Names(namespace)
     queue = names.schedule_queue(name)
     return Topology(
         (Exchange(names.schedule, "direct"),),
-        (Queue(queue, {**_keeping(), "x-single-active-consumer": True}),),
+        (Queue(queue, {**_keeping(), "x-single-active-consumer": True, DISCONNECTED_TIMEOUT: TAKEOVER_AFTER}),),
         (Binding(names.schedule, queue, name),),
     )
 
