@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
+from amqpworker.lifecycle import backoff
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery
 from amqpworker.scheduler.inbox import Content, Ignored, ListSchedules, Pause, Refused, Resume, TokenMessage
@@ -42,6 +43,8 @@ RENEW_AFTER = 60.0
 PROBE_AFTER = 2.5
 # and after this many the leader leaves its connection.
 LEAVE_AFTER = 5.0
+# Between two tokens that are refused.
+MAX_PAUSE = 10.0
 ASK_STORE_EVERY = 5.0
 # Milliseconds after which all others have shown what they know; a token by hand then makes up nothing any more.
 OTHERS_HAVE_ASKED = 30_000
@@ -90,6 +93,7 @@ class Leader:
         """Tokens of others; the reply is the next token, once it is confirmed: others know none that may be lost."""
         self._commit: _Commit | None = None
         self._must_commit = True
+        self._refusals = 0
         self._committed_at = -RENEW_AFTER
         self._unconfirmed_since: float | None = None
         self._batch_at = self._ask_at = self._warn_at = 0.0
@@ -178,8 +182,10 @@ class Leader:
             self._own_ids.discard(message_id)
             self._held[:0] = commit.deliveries
             self._replies[:0] = commit.replies
-            self._committed_at = monotonic + PATIENCE
+            self._refusals += 1
+            self._committed_at = monotonic + backoff(PATIENCE, MAX_PAUSE, self._refusals)
             return [WriteLog("warning", "token_not_confirmed", {"reason": error, "effect": "put again"})]
+        self._refusals = 0
         self._note_confirm(monotonic)
         self.confirmed = commit.token
         return [Acknowledge(commit.deliveries), *commit.replies]
