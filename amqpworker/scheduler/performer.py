@@ -27,7 +27,7 @@ from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.routing.envelope import is_valid_reply_to, publication_of_reply, publication_of_send
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.schedule_messages import publication_of_token
-from amqpworker.scheduler.leader import Identity
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.scheduler_actions import (
     Acknowledge,
     Action,
