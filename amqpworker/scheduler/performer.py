@@ -110,7 +110,7 @@ class Performer:
             on_ended(error)
 
     def _put_token(self, token: Token | None, message_id: str, term: int) -> None:
-        """Publish a token on the channel for copies, which replace deliveries: a tick that closes its channel holds up no token."""
+        """Publish a token on the channel for copies, which replace deliveries: it is not closed by a tick that is refused."""
 
         def on_ended(error: AmqpWorkerError | None) -> None:
             self.on_event(TokenEnded(term, message_id, None if error is None else str(error)))
