@@ -16,6 +16,9 @@ from amqpworker.model.headers import now_text
 from amqpworker.model.message import JSON, PERSISTENT, REPLY_TO, Headers, Properties, Publication, new_id
 from amqpworker.routing.topology import Names
 
+# The `type` of each message.
+TOKEN, PAUSE, RESUME, LIST = "token", "pause", "resume", "list"
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -35,7 +38,7 @@ def publication_of_command(
     `list` expires after that time, by the clock of the broker; `pause` and `resume` wait in the queue for a leader.
     """
     headers: Headers = {h.FIRST_SENT: now_text(now)}
-    expires = command.type == "list"
+    expires = command.type == LIST
     if expires:
         headers[h.EXPIRES] = now_text(now + timeout)
     properties = Properties(
@@ -62,7 +65,7 @@ def publication_of_token(
         headers={h.FIRST_SENT: now_text(now)},
         delivery_mode=PERSISTENT,
         message_id=message_id,
-        type="token",
+        type=TOKEN,
         timestamp=int(now),
         reply_to=None if correlation_id is None else REPLY_TO,
         correlation_id=correlation_id,

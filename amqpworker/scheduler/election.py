@@ -16,7 +16,8 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery
 from amqpworker.scheduler.clock_steps import ClockSteps
 from amqpworker.scheduler.inbox import Content, TokenMessage, read
-from amqpworker.scheduler.leader import LEAVE_AFTER, Identity, Leader
+from amqpworker.scheduler.leader import LEAVE_AFTER, Leader
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.scheduler_actions import Action, AskLeader, LeaveConnection, PutToken, ReportLeader, WriteLog
 from amqpworker.scheduler.ticks import Ticks
 from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, latest_of, read_object, read_token
@@ -47,16 +48,19 @@ class Election:
         self._schedules = schedules
         self._result_ttl = result_ttl
         self._make_id = make_id
-        self._steps = ClockSteps(*clock)
-        self._known: Token | None = None
+        self._clock_steps = ClockSteps(*clock)
+        self._known_token: Token | None = None
+        """The latest token that this scheduler knows, from the leader's reply or since it has led."""
         self._is_subscribed = False
         self._ask_at = 0.0
         self._unanswered = 0
-        self._last_message = ""
+        self._marker_id = ""
+        """The id of the token that is put behind all messages that wait: once it is delivered, they were, too."""
         self._unconfirmed_since: float | None = None
-        """Since when that message waits for its confirm."""
+        """Since when that token waits for its confirm."""
         self._gathered: list[tuple[Delivery, Content]] = []
-        self._heard_of = ("", "")
+        self._logged_leader = ("", "")
+        """The leader that was logged last, and the hash of its schedules."""
 
     # ---- the subscription -------------------------------------------------------------------------------------------
 
@@ -78,14 +82,14 @@ class Election:
 
     def _reset(self) -> None:
         if self.leader is not None and self.leader.confirmed is not None:
-            self._known = self.leader.confirmed
+            self._known_token = self.leader.confirmed
         self.leader = None
-        self._last_message = ""
+        self._marker_id = ""
         self._unconfirmed_since = None
         self._gathered = []
         self._ask_at = 0.0
         self._unanswered = 0
-        self._heard_of = ("", "")
+        self._logged_leader = ("", "")
 
     def on_delivery(self, delivery: Delivery, now: int, monotonic: float) -> list[Action]:
         """Take a message: this scheduler is active."""
@@ -93,21 +97,22 @@ class Election:
         if self.leader is not None:
             return self.leader.on_delivery(delivery, content, monotonic)
         self._gathered.append((delivery, content))
-        if not self._last_message:
-            return self._put_last_message(monotonic)
-        if delivery.properties.message_id == self._last_message or len(self._gathered) >= MOST_GATHERED:
+        if not self._marker_id:
+            return self._put_marker(monotonic)
+        if delivery.properties.message_id == self._marker_id or len(self._gathered) >= MOST_GATHERED:
             return self._lead(now, monotonic)
         return []
 
-    def _put_last_message(self, monotonic: float) -> list[Action]:
-        # What waits was delivered, or will be, before this.
-        self._last_message = self._make_id()
+    def _put_marker(self, monotonic: float) -> list[Action]:
+        self._marker_id = self._make_id()
         self._unconfirmed_since = monotonic
-        return [PutToken(self._known, self._last_message)]
+        return [PutToken(self._known_token, self._marker_id)]
 
     def _lead(self, now: int, monotonic: float) -> list[Action]:
         tokens = [content.token for _, content in self._gathered if isinstance(content, TokenMessage)]
-        known = [token for token in (self._known, *tokens) if token is not None and not is_too_far_ahead(token, now)]
+        known = [
+            token for token in (self._known_token, *tokens) if token is not None and not is_too_far_ahead(token, now)
+        ]
         token = latest_of(known)
         ticks = Ticks(self._schedules, token, now, self._result_ttl)
         self.leader = Leader(self._me, self._schedules, ticks, now, self._make_id)
@@ -132,11 +137,11 @@ class Election:
         """A token was confirmed, or refused for this reason."""
         if self.leader is not None:
             return self.leader.on_token_ended(message_id, error, monotonic)
-        if message_id == self._last_message:
+        if message_id == self._marker_id:
             self._unconfirmed_since = None
             if error is not None:
                 # The next delivery puts another one: that of the question who leads.
-                self._last_message = ""
+                self._marker_id = ""
                 self._ask_at = min(self._ask_at, monotonic + PUT_AGAIN_AFTER)
         return []
 
@@ -163,14 +168,14 @@ class Election:
             return []
         if token is None or is_too_far_ahead(token, now):
             return []
-        self._known = latest_of([*filter(None, [self._known]), token])
+        self._known_token = latest_of([*filter(None, [self._known_token]), token])
         return self._on_heard_of(token, str(value.get("schedules", "")) if isinstance(value, dict) else "")
 
     def _on_heard_of(self, token: Token, fingerprint: str) -> list[Action]:
         actions: list[Action] = [ReportLeader(False, token.leader, token.since)]
-        if self._heard_of == (token.leader, fingerprint):
+        if self._logged_leader == (token.leader, fingerprint):
             return []
-        self._heard_of = token.leader, fingerprint
+        self._logged_leader = token.leader, fingerprint
         fields = {"scheduler": self._me.scheduler, "leader": token.leader}
         actions.append(WriteLog("info", "scheduler_standby", {**fields, "since": time_text(token.since)}))
         if fingerprint != self._me.fingerprint:
@@ -188,7 +193,7 @@ class Election:
 
     def turn(self, now: int, monotonic: float, is_blocked: bool) -> list[Action]:
         """Return what is due."""
-        actions = self._steps.check(now, monotonic)
+        actions = self._clock_steps.check(now, monotonic)
         if self.leader is not None:
             return actions + self.leader.turn(now, monotonic, is_blocked)
         if is_blocked and self._unconfirmed_since is not None:
@@ -208,7 +213,7 @@ class Election:
             return LeaveConnection(
                 f"no scheduler leads, and this one has received no token for {ASK_EVERY * MOST_UNANSWERED:g} s"
             )
-        return AskLeader(self._known)
+        return AskLeader(self._known_token)
 
     def seconds_left(self, now: int, monotonic: float) -> float:
         """Return the seconds until something may be due."""

@@ -11,12 +11,11 @@ from typing import TypeAlias
 
 from amqpworker.model import headers as h
 from amqpworker.model.message import Delivery
+from amqpworker.routing.schedule_messages import LIST, PAUSE, RESUME, TOKEN
 from amqpworker.scheduler.token import MalformedToken, Token, is_too_far_ahead, label_of, read_object, read_token
 
 CLOCK_DIFFERENCE = 60_000
 """By how many milliseconds the clock of a sender may be behind."""
-
-TOKEN, PAUSE, RESUME, LIST = "token", "pause", "resume", "list"
 
 
 @dataclass(frozen=True, slots=True)

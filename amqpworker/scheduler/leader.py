@@ -16,7 +16,7 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery
 from amqpworker.scheduler.inbox import Content, Ignored, ListSchedules, Pause, Refused, Resume, TokenMessage
 from amqpworker.scheduler.listing import list_of
-from amqpworker.scheduler.others import Others
+from amqpworker.scheduler.others import Identity, Others
 from amqpworker.scheduler.scheduler_actions import (
     Acknowledge,
     Action,
@@ -53,18 +53,8 @@ WARN_EVERY = 60.0
 MIN_CLOCK_DIFFERENCE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this scheduler is: its namespace and name, and the `label` (host:pid) and schedules that others see."""
-
-    namespace: str
-    scheduler: str
-    label: str
-    fingerprint: str
-
-
 @dataclass(slots=True)
-class _Commit:
+class _PendingToken:
     """A token that was put and is not confirmed yet: what is acknowledged and replied once it is."""
 
     message_id: str
@@ -88,16 +78,20 @@ class Leader:
         self._make_id = make_id
         self._others = Others(me)
         self._held: list[Delivery] = []
+        """What is acknowledged once the next token is confirmed."""
         self._replies: list[SendReply] = []
+        """What is replied then."""
         self._questions: list[Delivery] = []
         """Tokens of others; the reply is the next token, once it is confirmed: others know none that may be lost."""
-        self._commit: _Commit | None = None
-        self._must_commit = True
+        self._pending: _PendingToken | None = None
+        self._needs_token = True
+        """Whether anything has changed, or has arrived to be acknowledged, since a token was put."""
         self._refusals = 0
-        self._committed_at = -RENEW_AFTER
+        self._put_at = -RENEW_AFTER
         self._unconfirmed_since: float | None = None
         self._batch_at = self._ask_at = self._warn_at = 0.0
         self._own_ids: set[str] = set()
+        """Of the tokens of this leader that were not delivered to it yet."""
         self.is_stopping = False
 
     # ---- what arrives -----------------------------------------------------------------------------------------------
@@ -108,7 +102,7 @@ class Leader:
         if delivery.properties.message_id in self._own_ids:
             self._own_ids.discard(str(delivery.properties.message_id))
             return []
-        self._must_commit = True
+        self._needs_token = True
         match content:
             case TokenMessage():
                 return self._on_token(delivery, content, monotonic)
@@ -143,8 +137,7 @@ class Leader:
         if name not in self._schedules:
             return [SendReply(delivery, reason="unknown-schedule", error=f"There is no schedule {name!r:.80}.")]
         actions: list[Action] = []
-        paused = isinstance(command, Pause)
-        if isinstance(command, Pause):
+        if paused := isinstance(command, Pause):
             actions += self.ticks.pause(name, command.at, monotonic)
         else:
             self.ticks.resume(name, command.at)
@@ -162,42 +155,43 @@ class Leader:
             "differing": self._others.differing(monotonic),
         }
 
-    # ---- answers ----------------------------------------------------------------------------------------------------
+    # ---- what has become of ticks and tokens ------------------------------------------------------------------------
 
     def on_tick_ended(self, schedule: str, nominal: int, error: str | None, monotonic: float) -> None:
         """A tick was confirmed, or refused for this reason."""
         self.ticks.on_tick_ended(schedule, nominal, error, monotonic)
-        self._must_commit = True
+        self._needs_token = True
         if error is None:
             self._note_confirm(monotonic)
 
     def on_token_ended(self, message_id: str, error: str | None, monotonic: float) -> list[Action]:
         """A token was confirmed, or refused for this reason."""
-        commit = self._commit
-        if commit is None or commit.message_id != message_id:
+        pending = self._pending
+        if pending is None or pending.message_id != message_id:
             return []
-        self._commit = None
+        self._pending = None
         if error is not None:
-            self._must_commit = True
+            self._needs_token = True
             self._own_ids.discard(message_id)
-            self._held[:0] = commit.deliveries
-            self._replies[:0] = commit.replies
+            self._held[:0] = pending.deliveries
+            self._replies[:0] = pending.replies
             self._refusals += 1
-            self._committed_at = monotonic + backoff(PATIENCE, MAX_PAUSE, self._refusals)
+            # Later than now, so that the next one is not put at once.
+            self._put_at = monotonic + backoff(PATIENCE, MAX_PAUSE, self._refusals)
             return [WriteLog("warning", "token_not_confirmed", {"reason": error, "effect": "put again"})]
         self._refusals = 0
         self._note_confirm(monotonic)
-        self.confirmed = commit.token
-        return [Acknowledge(commit.deliveries), *commit.replies]
+        self.confirmed = pending.token
+        return [Acknowledge(pending.deliveries), *pending.replies]
 
     def _note_confirm(self, monotonic: float) -> None:
-        """The broker confirms: it is alive."""
-        self._unconfirmed_since = monotonic if self.ticks.in_flight or self._commit is not None else None
+        """Note that the broker confirms: what is still unconfirmed is waited for from now on."""
+        self._unconfirmed_since = monotonic if self.ticks.in_flight or self._pending is not None else None
 
     def on_store_answered(self, ended: Mapping[tuple[str, int], bool | None], monotonic: float) -> list[Action]:
         """The result store has answered which tasks have ended, None if that is not known."""
         actions, changed = self.ticks.on_store_answered(ended, monotonic)
-        self._must_commit = self._must_commit or changed
+        self._needs_token = self._needs_token or changed
         return actions
 
     # ---- what is due ------------------------------------------------------------------------------------------------
@@ -211,7 +205,7 @@ class Leader:
         actions += self._warn_of_clock(now, monotonic)
         if self._must_put(monotonic):
             actions.append(self._put(monotonic))
-        if not self._is_waiting:
+        if not self._awaits_confirms:
             self._unconfirmed_since = None
         elif self._unconfirmed_since is None or is_blocked:
             self._unconfirmed_since = monotonic
@@ -221,8 +215,8 @@ class Leader:
         return actions
 
     @property
-    def _is_waiting(self) -> bool:
-        return self.ticks.in_flight > 0 or self._commit is not None
+    def _awaits_confirms(self) -> bool:
+        return self.ticks.in_flight > 0 or self._pending is not None
 
     def _send_due(self, now: int, monotonic: float) -> Sequence[Action]:
         actions = self.ticks.send_due(now, monotonic)
@@ -235,13 +229,13 @@ class Leader:
         return actions
 
     def _must_put(self, monotonic: float) -> bool:
-        if self._commit is not None:
+        if self._pending is not None:
             return False
-        passed = monotonic - self._committed_at
+        passed = monotonic - self._put_at
         if self.ticks.in_flight and not self.is_stopping:
             silent = self._unconfirmed_since is not None and monotonic - self._unconfirmed_since >= PROBE_AFTER
-            return silent or (self._must_commit and passed >= self._patience)
-        return passed >= RENEW_AFTER or (self._must_commit and passed >= BATCH)
+            return silent or (self._needs_token and passed >= self._patience)
+        return passed >= RENEW_AFTER or (self._needs_token and passed >= BATCH)
 
     @property
     def _patience(self) -> float:
@@ -253,13 +247,13 @@ class Leader:
         self.ticks.number += 1
         token = self._token()
         if self._questions:
-            answer = {**token_fields(token), "schedules": self._me.fingerprint}
-            self._replies += [SendReply(question, answer) for question in self._questions]
-        self._commit = _Commit(message_id, token, tuple(self._held), tuple(self._replies))
+            reply = {**token_fields(token), "schedules": self._me.fingerprint}
+            self._replies += [SendReply(question, reply) for question in self._questions]
+        self._pending = _PendingToken(message_id, token, tuple(self._held), tuple(self._replies))
         self._held, self._replies, self._questions = [], [], []
-        self._must_commit = False
-        self._committed_at = monotonic
-        return PutToken(self._commit.token, message_id)
+        self._needs_token = False
+        self._put_at = monotonic
+        return PutToken(self._pending.token, message_id)
 
     def _token(self) -> Token:
         ticks = self.ticks
@@ -285,8 +279,8 @@ class Leader:
         """Return the seconds until something may be due; an answer may come before."""
         left = None if self.is_stopping else self.ticks.seconds_left(now, monotonic)
         due = [RENEW_AFTER if left is None else max(left, self._batch_at - monotonic)]
-        if self._commit is None and (self._must_commit or self.ticks.in_flight):
-            due.append(max(BATCH, self._committed_at + (self._patience if self.ticks.in_flight else BATCH) - monotonic))
+        if self._pending is None and (self._needs_token or self.ticks.in_flight):
+            due.append(max(BATCH, self._put_at + (self._patience if self.ticks.in_flight else BATCH) - monotonic))
         return max(0.0, min(due))
 
     # ---- the end ----------------------------------------------------------------------------------------------------
@@ -298,7 +292,7 @@ class Leader:
     @property
     def has_settled(self) -> bool:
         """Whether nothing is in flight, and the last token holds everything."""
-        return not self._is_waiting and not self._must_commit
+        return not self._awaits_confirms and not self._needs_token
 
 
 def refusal(delivery: Delivery, refused: Refused) -> list[Action]:

@@ -1,19 +1,26 @@
 """
-The schedulers of the same name that do not lead, as far as the leader has heard of them.
+Who the schedulers of one name are: this one, and those that do not lead, as far as the leader has heard of them.
 
 Decides which of them have other schedules: an older or newer version of the app, or another service with the same name.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from amqpworker.scheduler.scheduler_actions import Action, WriteLog
 
-if TYPE_CHECKING:
-    from amqpworker.scheduler.leader import Identity
-
 FORGET_AFTER = 35.0
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this scheduler is: its namespace and name, and the `label` (host:pid) and schedules that others see."""
+
+    namespace: str
+    scheduler: str
+    label: str
+    fingerprint: str
 
 
 class Others:

@@ -27,7 +27,7 @@ from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.routing.envelope import is_valid_reply_to, publication_of_reply, publication_of_send
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.routing.schedule_messages import publication_of_token
-from amqpworker.scheduler.leader import Identity
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.scheduler_actions import (
     Acknowledge,
     Action,
@@ -111,7 +111,7 @@ class Performer:
             on_ended(error)
 
     def _put_token(self, token: Token | None, message_id: str, term: int) -> None:
-        """Publish a token on the channel for copies, which replace deliveries: a tick that closes its channel holds up no token."""
+        """Publish a token on the channel for copies, which replace deliveries: it is not closed by a tick that is refused."""
 
         def on_ended(error: AmqpWorkerError | None) -> None:
             self.on_event(TokenEnded(term, message_id, None if error is None else str(error)))

@@ -23,8 +23,8 @@ from amqpworker.model.message import new_id
 from amqpworker.routing import topology
 from amqpworker.routing.queues import Requirement
 from amqpworker.scheduler.election import Election
-from amqpworker.scheduler.leader import Identity
 from amqpworker.scheduler.main_loop import EventQueue, SchedulerProcess
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.performer import Performer
 from amqpworker.scheduler.scheduler_options import SchedulerOptions
 from amqpworker.scheduler.store_queries import StoreQueries

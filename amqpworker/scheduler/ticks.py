@@ -31,7 +31,8 @@ class Ticks:
     """
     The schedules of a leader, and which of their ticks are sent; times are milliseconds, `monotonic` is seconds.
 
-    All ticks up to `until` are sent, but for schedules that lag or are `paused`, each since the given time. A task of a schedule with `overlap="skip"` that has no result after `result_ttl` milliseconds counts as ended.
+    All ticks up to `until` are sent, except those of schedules that lag or are `paused`, each since its own time. A task of a
+    schedule with `overlap="skip"` that has no result after `result_ttl` milliseconds counts as ended.
     """
 
     def __init__(self, schedules: Mapping[str, Schedule], token: Token | None, now: int, result_ttl: int) -> None:

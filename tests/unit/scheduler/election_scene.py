@@ -11,7 +11,8 @@ from pydantic_core import to_json
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Message, Properties
 from amqpworker.scheduler.election import Election
-from amqpworker.scheduler.leader import Identity, Leader
+from amqpworker.scheduler.leader import Leader
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.scheduler_actions import (
     Acknowledge,
     Action,

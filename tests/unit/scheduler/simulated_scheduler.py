@@ -12,7 +12,7 @@ from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.scheduler.election import Election
-from amqpworker.scheduler.leader import Identity
+from amqpworker.scheduler.others import Identity
 from amqpworker.scheduler.scheduler_actions import (
     Acknowledge,
     Action,

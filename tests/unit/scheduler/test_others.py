@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from amqpworker.scheduler.leader import Identity
-from amqpworker.scheduler.others import FORGET_AFTER, Others
+from amqpworker.scheduler.others import FORGET_AFTER, Identity, Others
 
 ME = Identity("amqpworker", "main", "host:1", "mine")
 
