@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from pydantic_core import to_json
@@ -67,6 +67,8 @@ class Performer:
     store_queries: StoreQueries | None
     """None if no schedule needs the result store."""
     on_event: Callable[[Event], None]
+    _question: _LeaderCall | None = field(default=None, init=False)
+    """The last one; an earlier one is not answered any more."""
 
     def perform(self, actions: Iterable[Action], term: int) -> None:
         """Perform actions of this term."""
@@ -121,7 +123,9 @@ class Performer:
 
     def _ask_leader(self, token: Token | None, term: int) -> None:
         calls = self.queue.session.calls
-        call = calls.add(_LeaderCall(calls, lambda body: self.on_event(LeaderAnswered(term, body))))
+        if self._question is not None:
+            self._question.forget()
+        call = self._question = calls.add(_LeaderCall(calls, lambda body: self.on_event(LeaderAnswered(term, body))))
         fields = {**token_fields(token), "scheduler": self.me.label, "schedules": self.me.fingerprint}
         names, now = self.plan.names, time.time()
         publication = publication_of_token(
