@@ -85,12 +85,10 @@ class _DueHeap:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
-    def take(self, until: float) -> list[Entry]:
-        """Take the entries that are due until then, in their order."""
-        taken = []
-        while (first := self.first) is not None and first <= until:
-            taken.append(heapq.heappop(self._heap)[3])
-        return taken
+    def take(self, until: float) -> Entry | None:
+        """Take the first entry if it is due until then."""
+        first = self.first
+        return None if first is None or first > until else heapq.heappop(self._heap)[3]
 
 
 class Agenda:
@@ -128,14 +126,20 @@ class Agenda:
         entry.stage = stage
         self.lagging.pop(entry.name, None)
 
-    def pop_due(self, now: int, monotonic: float) -> list[Entry]:
-        """Take the entries that are due, in the order of their times."""
-        due = self._waiting.take(now)
-        for entry in due:
+    def pop_due(self, now: int, monotonic: float) -> Entry | None:
+        """Take an entry that is due: first those that are tried again, then in the order of their times; None if none is."""
+        if (entry := self._retries.take(monotonic)) is not None:
+            return entry
+        if (entry := self._waiting.take(now)) is not None:
             assert entry.next is not None
             # No time is in between: if the entry lags, the token holds a recent position of it, not one that is years old.
             entry.position = max(entry.position, entry.next - 1)
-        return due + self._retries.take(monotonic)
+        return entry
+
+    def done_until(self, now: int) -> int:
+        """Return up to which time, `now` at most, no entry waits for its time."""
+        first = self._waiting.first
+        return now if first is None else min(now, int(first) - 1)
 
     def seconds_left(self, now: int, monotonic: float) -> float | None:
         """Return the seconds until an entry is due, None if none ever is."""

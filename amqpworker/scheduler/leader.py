@@ -135,7 +135,7 @@ class Leader:
     def _on_command(self, delivery: Delivery, command: Pause | Resume, monotonic: float) -> list[Action]:
         name = command.schedule
         if name not in self._schedules:
-            return [SendReply(delivery, reason="unknown-schedule", error=f"There is no schedule {name!r:.80}.")]
+            return refusal(delivery, Refused(f"There is no schedule {name!r:.80}."), "unknown-schedule")
         actions: list[Action] = []
         if paused := isinstance(command, Pause):
             actions += self.ticks.pause(name, command.at, monotonic)
@@ -295,8 +295,8 @@ class Leader:
         return not self._awaits_confirms and not self._needs_token
 
 
-def refusal(delivery: Delivery, refused: Refused) -> list[Action]:
+def refusal(delivery: Delivery, refused: Refused, reason: str = "refused") -> list[Action]:
     """Return what is done with a message that cannot be used."""
     event = "token_refused" if refused.is_token else "command_refused"
     fields = {"id": delivery.properties.message_id, "reason": refused.reason, "effect": "it is acknowledged"}
-    return [WriteLog("warning", event, fields), SendReply(delivery, reason="refused", error=refused.reason)]
+    return [WriteLog("warning", event, fields), SendReply(delivery, reason=reason, error=refused.reason)]

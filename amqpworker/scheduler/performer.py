@@ -67,7 +67,8 @@ class Performer:
     store_queries: StoreQueries | None
     """None if no schedule needs the result store."""
     on_event: Callable[[Event], None]
-    _question: PendingCall | None = field(default=None, init=False)
+    _question: _LeaderCall | None = field(default=None, init=False)
+    """The last one; an earlier one is not answered any more."""
 
     def perform(self, actions: Iterable[Action], term: int) -> None:
         """Perform actions of this term."""
@@ -123,8 +124,8 @@ class Performer:
     def _ask_leader(self, token: Token | None, term: int) -> None:
         calls = self.queue.session.calls
         if self._question is not None:
-            self._question.forget()  # it was not answered
-        self._question = call = calls.add(_LeaderCall(calls, lambda body: self.on_event(LeaderAnswered(term, body))))
+            self._question.forget()
+        call = self._question = calls.add(_LeaderCall(calls, lambda body: self.on_event(LeaderAnswered(term, body))))
         fields = {**token_fields(token), "scheduler": self.me.label, "schedules": self.me.fingerprint}
         names, now = self.plan.names, time.time()
         publication = publication_of_token(

@@ -25,6 +25,8 @@ LONGEST_GAP = 366 * 24 * 3600 * 1000
 # At least this many milliseconds are between two times of a schedule.
 SHORTEST_DISTANCE = 1000
 MOST_NAMED = 20
+# With this many in flight no further ticks are sent: after a long gap millions may be due, and the leader must act meanwhile.
+MOST_IN_FLIGHT = 10_000
 
 
 class Ticks:
@@ -80,18 +82,22 @@ class Ticks:
         return {name: entry.position for name, entry in self._agenda.lagging.items()}
 
     def seconds_left(self, now: int, monotonic: float) -> float | None:
-        """Return the seconds until something is due, None if nothing ever is."""
-        return self._agenda.seconds_left(now, monotonic)
+        """Return the seconds until something is due, None if nothing is before the broker has confirmed a tick."""
+        return None if self._is_full else self._agenda.seconds_left(now, monotonic)
 
     # ---- what is due ------------------------------------------------------------------------------------------------
 
+    @property
+    def _is_full(self) -> bool:
+        return self.in_flight >= MOST_IN_FLIGHT
+
     def send_due(self, now: int, monotonic: float) -> list[Action]:
-        """Return what is due now; from then on everything up to `now` is sent, or lagging."""
+        """Return what is due now; from then on everything up to `until` is sent, or lagging."""
         actions: list[Action] = []
         asked: list[tuple[str, int]] = []
-        self.until = max(self.until, now)
-        for entry in self._agenda.pop_due(now, monotonic):
+        while not self._is_full and (entry := self._agenda.pop_due(now, monotonic)) is not None:
             self._begin(entry, (now, monotonic), actions, asked)
+        self.until = max(self.until, self._agenda.done_until(now))
         if asked:
             actions.append(AskStore(tuple(asked)))
         return actions

@@ -35,6 +35,8 @@ _END = (datetime(9000, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
 _SEARCHED_DAYS = 50 * 366
 # By how many days the date in a zone can differ from the one in UTC, and one for an hour that is repeated at midnight.
 _MARGIN = 2
+# Another zone on each machine: other hosts would send other ticks.
+_OF_THE_MACHINE = {"localtime", "posixrules"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +187,11 @@ def time_zone(name: str) -> tzinfo:
     if name == "UTC":
         return UTC
     try:
-        return ZoneInfo(name)
+        if name not in _OF_THE_MACHINE:
+            return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        zones = available_timezones()
+        pass
+    zones = available_timezones() - _OF_THE_MACHINE
     if not zones:
         raise ConfigError(f"tz={name!r:.60}: this machine has no time zones: install the package tzdata.")
     raise ConfigError(f"tz={name!r:.60}: unknown time zone{did_you_mean(name, zones)}.")

@@ -141,6 +141,7 @@ def test_a_command_for_a_schedule_that_does_not_exist_fails() -> None:
     command = scene.receive("resume", {"schedule": "other"})
     (reply,) = scene.replies(command)
     assert (reply.reason, reply.error) == ("unknown-schedule", "There is no schedule 'other'.")
+    assert scene.line("command_refused")["reason"] == "There is no schedule 'other'."  # its sender may be gone
     scene.commit()
     assert command.tag in scene.acknowledged()
 
