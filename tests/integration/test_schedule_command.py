@@ -126,7 +126,7 @@ def test_a_store_that_cannot_be_read_leaves_only_the_outcomes_out(
 def test_list_without_a_leader_shows_what_the_app_defines(cli: Callable[[str], Ended], vhost: Broker) -> None:
     never_ran = cli("schedule list")
     assert never_ran.code == 1
-    assert "No scheduler 'main' has run on this broker" in " ".join(never_ran.out.split())
+    assert "No leader: no scheduler 'main' has run on this broker" in " ".join(never_ran.out.split())
     declare_scheduler(vhost.url)
     ended = cli("schedule list")
     assert (ended.code, ended.err) == (1, "")
