@@ -43,7 +43,7 @@ ScheduleFile = Annotated[
     typer.Option("--file", metavar="FILE", help="The TOML file with more schedules that the scheduler reads, if any."),
 ]
 ScheduleName = Annotated[str, typer.Argument(metavar="SCHEDULE", help="The schedule's name.")]
-ScheduleNames = Annotated[list[str], typer.Argument(metavar="SCHEDULE…", help="The schedules' names.")]
+ScheduleNames = Annotated[list[str], typer.Argument(metavar="SCHEDULE", help="The schedules' names.")]
 
 
 @schedule_app.command(
@@ -91,7 +91,7 @@ def show_next(
     schedule: Annotated[
         str | None, typer.Argument(metavar="SCHEDULE", help="The schedule's name.", show_default="all")
     ] = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=MAX_TIMES, metavar="N", help="How many times.")] = 20,
+    count: Annotated[int, typer.Option("-n", min=1, max=MAX_TIMES, metavar="N", help="How many times in all.")] = 20,
     name: SchedulerName = DEFAULT_SCHEDULER,
     file: ScheduleFile = None,
     as_json: AsJson = False,
@@ -99,7 +99,7 @@ def show_next(
     """
     Show the next times of schedules; does not connect to the broker.
 
-    Each time is shown in UTC and in the time zone of its schedule, which is UTC by default.
+    Without a name, the times of all schedules are in one list, in their order. Each time is shown in UTC and in the time zone of its schedule, which is UTC by default.
 
     Exit codes: 0 shown, 1 there are no more times, 2 the schedules could not be read.
     """
@@ -238,7 +238,7 @@ def _show_leader(scheduler: str, leader: LeaderReply | None, reason: str) -> Non
     from amqpworker.cli.schedule_listing import in_utc
 
     if leader is None:
-        text = f"No leader: {reason}\nNext times are those of the app."
+        text = f"No leader: {reason[:1].lower()}{reason[1:]}\nNext times are those of the app."
     else:
         since = f" since {in_utc(leader.since)}" if leader.since is not None else ""
         text = f"Scheduler {scheduler}: {leader.leader} leads{since}."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from amqpworker.cli.output import clipped, console, folded, table
+from amqpworker.cli.output import clipped, console, table
 from amqpworker.errors import MalformedReply
 from amqpworker.model.headers import time_of, time_text
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def _milliseconds(value: Any) -> Any:
     return time_of(value) if isinstance(value, str) else value
 
+
+LAST, NEXT = "last, outcome", "next, state"
 
 Time = Annotated[int | None, BeforeValidator(_milliseconds)]
 
@@ -106,13 +108,26 @@ def with_outcomes(rows: Iterable[Row], store: ResultStore, ids: Mapping[str, str
 
 
 def show(rows: Iterable[Row], leader: LeaderReply | None) -> None:
-    """Print schedules as a table of about three lines each."""
-    shown = table("schedule, task, timing", "last, outcome, missed", "next, state", widths={"next, state": 24})
-    for row in rows:
-        known = row.schedule
-        names = (folded(known.name), folded(known.task), clipped(known.timing, 255))
-        shown.add_row("\n".join(names), "\n".join(_last_lines(row)), "\n".join(_next_lines(row, leader)))
+    """Print schedules as a table of about two lines each, with the times whole."""
+    cells = [(row.schedule, list(_last_lines(row)), list(_next_lines(row, leader))) for row in rows]
+    shown = table(
+        "schedule, task",
+        "times",
+        LAST,
+        NEXT,
+        widths={
+            LAST: _width(LAST, [last for _, last, _ in cells]),
+            NEXT: _width(NEXT, [later for _, _, later in cells]),
+        },
+    )
+    for known, last, later in cells:
+        names = f"{clipped(known.name, 255)}\n{clipped(known.task, 255)}"
+        shown.add_row(names, clipped(known.timing, 255), "\n".join(last), "\n".join(later))
     console().print(shown)
+
+
+def _width(title: str, cells: Iterable[Iterable[str]]) -> int:
+    return max(len(line) for lines in [[title], *cells] for line in lines)
 
 
 def _last_lines(row: Row) -> Iterator[str]:
@@ -122,7 +137,7 @@ def _last_lines(row: Row) -> Iterator[str]:
     else:
         yield "none yet" if row.leader is not None else "unknown"
     if row.outcome is not None:
-        yield clipped(row.outcome)
+        yield clipped(row.outcome, 20)
     if known.missed:
         yield f"missed {known.missed}"
         if known.last_missed is not None:
@@ -134,11 +149,18 @@ def _last_lines(row: Row) -> Iterator[str]:
 def _next_lines(row: Row, leader: LeaderReply | None) -> Iterator[str]:
     """Yield the next time, and why the schedule may not fire then."""
     known = row.schedule
-    yield in_utc(known.next) if known.next is not None else "none"
-    for state, since in (("paused since", known.paused), ("lagging since", known.lagging)):
-        if since is not None:
-            yield state
-            yield in_utc(since)
+    states = [
+        (state, at)
+        for state, at in (("paused since", known.paused), ("lagging since", known.lagging))
+        if at is not None
+    ]
+    if known.next is not None:
+        yield in_utc(known.next)
+    elif not states:
+        yield "never"
+    for state, since in states:
+        yield state
+        yield in_utc(since // 1000 * 1000)
     if row.leader is None and leader is not None:
         yield "not in the leader"
 

@@ -125,12 +125,12 @@ def unit(
     ] = Path("/etc/amqpworker/url"),
 ) -> None:
     """
-    Print a systemd unit that runs an app, its schedules, or the pools of a file.
+    Print a systemd unit for an app, a scheduler or a pool file.
 
     The service notifies systemd, reloads without a gap in consuming, gets the broker's URL as a credential, and is sandboxed.
     """
     if (app is None) == (config is None):
-        raise ConfigError("Give either MODULE:APP, with the options of its pool after --, or --config FILE.")
+        raise ConfigError("Give either MODULE:APP, with its options after --, or --config FILE.")
     if scheduler and config is not None:
         raise ConfigError("--scheduler cannot be used with --config: write [scheduler] in the file.")
     arguments = [app, *(options or [])] if app is not None else ["--config", str(_as_given(Path(str(config))))]

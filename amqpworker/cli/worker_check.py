@@ -153,9 +153,10 @@ def _print_tables(found: Sequence[tuple[PoolSpec, Result]], health: str | None) 
 
 def _print_schedules(spec: PoolSpec, checked: CheckedSchedules) -> None:
     title = f"scheduler {printable(spec.options['name'])} ({printable(spec.options['app'])})"
-    rows = table("schedule", "task", "queue", "times", "next", title=title)
-    for one in checked.schedules:
-        then = time_of(one.next)
-        following = "never" if then is None else in_utc(then)
-        rows.add_row(*map(printable, (one.name, one.task, one.queue, one.timing, following)))
+    moments = [time_of(one.next) for one in checked.schedules]
+    following = ["never" if moment is None else in_utc(moment) for moment in moments]
+    width = max(map(len, ["next", *following]))
+    rows = table("schedule", "task", "queue", "times", "next", title=title, widths={"next": width})
+    for one, then in zip(checked.schedules, following, strict=True):
+        rows.add_row(*map(printable, (one.name, one.task, one.queue, one.timing, then)))
     console().print(rows)

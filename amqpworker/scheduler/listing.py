@@ -18,8 +18,9 @@ def list_of(ticks: Ticks) -> list[dict[str, Any]]:
 def _row(entry: Entry, ticks: Ticks, lagging: int | None) -> dict[str, Any]:
     schedule = entry.schedule
     last = entry.last
-    if last is None and entry.stage is Stage.WAITING:
-        last = schedule.timing.latest(ticks.until if lagging is None else lagging)  # before this scheduler led
+    if last is None and entry.stage in {Stage.WAITING, Stage.PAUSED, Stage.ENDED}:
+        # before this scheduler led
+        last = schedule.timing.latest(ticks.paused.get(entry.name, ticks.until if lagging is None else lagging))
     return {
         "name": entry.name,
         "task": schedule.message.task,

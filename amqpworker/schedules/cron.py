@@ -158,7 +158,9 @@ def _parsed(expression: str) -> _Fields:
         ) from None
     parts = expression.split()
     if len(parts) != len(FIELDS.split(", ")):
-        raise ConfigError(f"cron={expression!r:.60}: it must have five fields ({FIELDS}), such as '30 2 * * *'.")
+        raise ConfigError(
+            f"cron={expression!r:.60}: it must have five fields ({FIELDS}), such as '30 2 * * *', and has {len(parts)}."
+        )
     try:
         # Only the expression is read; the times that cronsim would calculate from here are not used.
         sim = CronSim(expression, datetime(2000, 1, 1, tzinfo=UTC))
@@ -169,11 +171,12 @@ def _parsed(expression: str) -> _Fields:
 
 
 def _mistake(text: str) -> str:
-    # cronsim reports 30 February, which never fires, as "Bad day-of-month" too.
     field_name = text.removeprefix("Bad ")
-    return (
-        f"the field for the {field_name} is not valid, or it never fires" if field_name != text else "it is not valid"
-    )
+    if field_name == text:
+        return "it is not valid"
+    # cronsim reports 30 February, which never fires, as "Bad day-of-month" too.
+    never = ", or it never fires" if field_name == "day-of-month" else ""
+    return f"the field for the {field_name} is not valid{never}"
 
 
 @cache

@@ -72,7 +72,8 @@ def test_list_shows_what_the_leader_knows_within_80_columns(cli: Callable[[str],
         "Scheduler main: web-1:4711 leads since 2026-11-28 08:00:00Z.",
         "Ticks are sent up to 2026-11-28 23:59:58.500Z.",
         "Other schedules than the leader have: web-2:4712.",
-        "30 2 * * * Europe/Paris",
+        "30 2 * * *",
+        "Europe/Paris",
         "2026-11-29 01:30:00Z",
         "missed 7",
         "skipped 9",
@@ -125,7 +126,7 @@ def test_a_store_that_cannot_be_read_leaves_only_the_outcomes_out(
 def test_list_without_a_leader_shows_what_the_app_defines(cli: Callable[[str], Ended], vhost: Broker) -> None:
     never_ran = cli("schedule list")
     assert never_ran.code == 1
-    assert "No scheduler 'main' has run on this broker" in " ".join(never_ran.out.split())
+    assert "No leader: no scheduler 'main' has run on this broker" in " ".join(never_ran.out.split())
     declare_scheduler(vhost.url)
     ended = cli("schedule list")
     assert (ended.code, ended.err) == (1, "")

@@ -175,7 +175,7 @@ def test_options_that_a_scheduler_would_refuse_are_refused(
 def test_a_unit_is_for_an_app_or_for_a_file(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["unit", *arguments]) == 2
     assert capsys.readouterr().err == (
-        "amqpworker: Give either MODULE:APP, with the options of its pool after --, or --config FILE.\n"
+        "amqpworker: Give either MODULE:APP, with its options after --, or --config FILE.\n"
     )
 
 

@@ -209,6 +209,14 @@ def test_a_list_has_a_row_for_each_schedule() -> None:
     assert rows["refused"]["lagging"] == text(9.999)
 
 
+def test_a_list_shows_the_last_time_of_a_paused_schedule_from_before_this_leader() -> None:
+    scene = ElectionScene(each(10))
+    scene.lead(Token(NOW + 65_000, paused={"s": NOW + 35_000}))
+    (reply,) = scene.replies(scene.receive("list"))
+    (row,) = reply.value["schedules"]
+    assert (row["last"], row["paused"], row["next"]) == (text(30), text(35), None)
+
+
 def test_a_list_shows_what_lags_until_the_clock_has_passed_it() -> None:
     scene = ElectionScene(each(10))
     scene.lead(Token(NOW + 65_000, {"s": NOW + 55_000}))

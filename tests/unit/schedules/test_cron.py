@@ -162,7 +162,10 @@ def test_days_of_the_month_and_of_the_week_are_those_of_cron(expression: str, si
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
-        ("* * * * * *", r"it must have five fields \(minute, hour, day of month, month, day of week\), such as '30 2"),
+        (
+            "* * * * * *",
+            r"it must have five fields \(minute, hour, day of month, month, day of week\), such as '30 2 \* \* \*', and has 6\.",
+        ),
         ("@daily", "it must have five fields"),
         ("", "it must have five fields"),
         ("* * * *", "it must have five fields"),
