@@ -4,11 +4,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py))
-SCHEDULES := tests/acceptance/test_schedules.py tests/faults/test_token_faults.py
+SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
@@ -56,6 +56,10 @@ test-children: setup ## slower tests: time limits, isolated processes, and proce
 test-services: setup ## the example services under uvicorn and gunicorn, through reloads and restarts of the broker
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/services $(ARGS)
+
+test-schedulers: setup ## schedulers and their commands: supervision, takeover, brokers, tokens and networks that fail
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/scheduling $(ARGS)
 
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh
