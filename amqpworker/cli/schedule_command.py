@@ -91,7 +91,17 @@ def show_next(
     schedule: Annotated[
         str | None, typer.Argument(metavar="SCHEDULE", help="The schedule's name.", show_default="all")
     ] = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=MAX_TIMES, metavar="N", help="How many times in all.")] = 20,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "-n",
+            min=1,
+            max=MAX_TIMES,
+            metavar="N",
+            help="How many times of each schedule.",
+            show_default="1, and 20 of a schedule that is named",
+        ),
+    ] = None,
     name: SchedulerName = DEFAULT_SCHEDULER,
     file: ScheduleFile = None,
     as_json: AsJson = False,
@@ -99,7 +109,7 @@ def show_next(
     """
     Show the next times of schedules; does not connect to the broker.
 
-    Without a name, the times of all schedules are in one list, in their order. Each time is shown in UTC and in the time zone of its schedule, which is UTC by default.
+    Without a name, it is the next time of each schedule. Each time is shown in UTC and in the time zone of its schedule, which is UTC by default.
 
     Exit codes: 0 shown, 1 there are no more times, 2 the schedules could not be read.
     """
@@ -107,7 +117,7 @@ def show_next(
 
     found = _load(app, name, file)
     schedules = list(found.schedules.values()) if schedule is None else [_schedule(found, schedule)]
-    times = next_times(schedules, _now(), count)
+    times = next_times(schedules, _now(), count or (1 if schedule is None else 20))
     if as_json:
         write_json([one.as_json() for one in times])
     elif times:

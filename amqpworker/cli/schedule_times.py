@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -38,9 +37,9 @@ class NextTime:
 
 
 def next_times(schedules: Iterable[Schedule], now: int, count: int) -> list[NextTime]:
-    """Return the first times of all schedules together that are after `now`."""
-    merged = heapq.merge(*(_times(schedule, now) for schedule in schedules), key=lambda time: time.moment)
-    return list(islice(merged, count))
+    """Return the first `count` times of each schedule that are after `now`, all in their order."""
+    times = [time for schedule in schedules for time in islice(_times(schedule, now), count)]
+    return sorted(times, key=lambda time: time.moment)
 
 
 def _times(schedule: Schedule, now: int) -> Iterator[NextTime]:

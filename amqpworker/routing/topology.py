@@ -220,6 +220,8 @@ def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
 def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     """Check the name of a scheduler; raises ConfigError if AMQP does not allow its queue."""
     _check_name(name, "scheduler", longest_suffix=Names(namespace).schedule_queue(""))
+    if name.startswith("-"):
+        raise ConfigError(f"Scheduler name must not begin with '-', as options do, got {name!r}.")
 
 
 def check_namespace(namespace: str) -> None:

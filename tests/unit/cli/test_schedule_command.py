@@ -74,7 +74,7 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 def test_next_times_are_merged_and_each_is_in_the_zone_of_its_schedule(app: App, elsewhere: None) -> None:
     assert [
-        (one.schedule, one.as_json()["time"], one.local_text()) for one in next_times(app.schedules.values(), NOW, 4)
+        (one.schedule, one.as_json()["time"], one.local_text()) for one in next_times(app.schedules.values(), NOW, 2)
     ] == [
         ("nightly", "2026-03-28T01:30:00.000Z", "2026-03-28 02:30:00+01:00"),
         ("daily", "2026-03-29T00:00:00.000Z", "2026-03-29 00:00:00+00:00"),
@@ -108,7 +108,7 @@ def test_next_shows_all_schedules_or_one(cli: Callable[[str], Ended]) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert max(map(len, ended.out.splitlines())) <= 80
     assert "\x1b" not in ended.out
-    assert ended.out.count("hourly") + ended.out.count("nightly") == 20
+    assert (ended.out.count("hourly"), ended.out.count("nightly")) == (1, 1)
     times = [line[:20] for line in ended.out.splitlines()[2:]]
     assert times == sorted(times)
     assert cli("schedule next nightly -n 3 --app timeshop:app").out.count("nightly") == 3
@@ -124,7 +124,7 @@ def test_next_as_json_has_times_as_the_wire_writes_them(cli: Callable[[str], End
 
 
 def test_many_times_are_shown_in_seconds(cli: Callable[[str], Ended]) -> None:
-    assert len(cli("schedule next -n 10000 --json --app timeshop:app").json) == 10_000
+    assert len(cli("schedule next nightly -n 10000 --json --app timeshop:app").json) == 10_000
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from amqpworker.routing.topology import (
     base,
     check_namespace,
     check_queue_name,
+    check_scheduler_name,
     dead_queue,
     ladder,
     work_queue,
@@ -186,3 +187,14 @@ def test_a_namespace_whose_names_amqp_refuses_is_refused(namespace: str) -> None
 
 def test_the_dead_letters_of_a_queue_have_its_name() -> None:
     assert dead_queue("emails") == "emails.dead"
+
+
+@pytest.mark.parametrize("name", ["", "-x", "--check", "n" * 240, "a\nb", 5])
+def test_a_name_that_a_scheduler_cannot_have_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigError, match="Scheduler name must"):
+        check_scheduler_name(name)
+
+
+@pytest.mark.parametrize("name", ["main", "night shift", "nächtlich", "a.b-c"])
+def test_any_other_name_is_valid_for_a_scheduler(name: str) -> None:
+    check_scheduler_name(name)
