@@ -59,8 +59,8 @@ class Election:
         self._unconfirmed_since: float | None = None
         """Since when that token waits for its confirm."""
         self._gathered: list[tuple[Delivery, Content]] = []
-        self._logged_leader = ("", "")
-        """The leader that was logged last, and the hash of its schedules."""
+        self._logged_leader = ("", 0, "")
+        """The leader that was logged last, since when it leads, and the hash of its schedules."""
 
     # ---- the subscription -------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Election:
         self._gathered = []
         self._ask_at = 0.0
         self._unanswered = 0
-        self._logged_leader = ("", "")
+        self._logged_leader = ("", 0, "")
 
     def on_delivery(self, delivery: Delivery, now: int, monotonic: float) -> list[Action]:
         """Take a message: this scheduler is active."""
@@ -173,9 +173,9 @@ class Election:
 
     def _on_heard_of(self, token: Token, fingerprint: str) -> list[Action]:
         actions: list[Action] = [ReportLeader(False, token.leader, token.since)]
-        if self._logged_leader == (token.leader, fingerprint):
+        if self._logged_leader == (token.leader, token.since, fingerprint):
             return []
-        self._logged_leader = token.leader, fingerprint
+        self._logged_leader = token.leader, token.since, fingerprint
         fields = {"scheduler": self._me.scheduler, "leader": token.leader}
         actions.append(WriteLog("info", "scheduler_standby", {**fields, "since": time_text(token.since)}))
         if fingerprint != self._me.fingerprint:

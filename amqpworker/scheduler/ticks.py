@@ -132,7 +132,7 @@ class Ticks:
     def _count_missed(self, entry: Entry, due: DueTicks) -> None:
         """Count the ticks that are not sent; those of a schedule that is refused are found again at each try."""
         last = entry.last_missed
-        missed = due.missed - (0 if last is None else entry.schedule.timing.count(entry.position, last))
+        missed = due.missed - (0 if last is None else entry.schedule.timing.count(_missed_since(entry), last))
         if missed > 0:
             entry.missed += missed
             entry.last_missed = due.last_missed
@@ -162,7 +162,8 @@ class Ticks:
         if not entry.failed:
             self._complete(entry)
             return
-        entry.position = max(entry.position, min(entry.failed) - 1)
+        entry.next = min(entry.failed)
+        entry.position = max(entry.position, entry.next - 1)
         entry.confirmed = {tick for tick in entry.confirmed if tick > entry.position}
         entry.failed.clear()
         entry.failures += 1
@@ -318,7 +319,16 @@ def _due(entry: Entry, now: int) -> DueTicks:
     tick = entry.next
     if entry.stage is Stage.WAITING and tick is not None and 0 <= now - tick < SHORTEST_DISTANCE:
         return DueTicks((tick,), 0, None, now)
+    if entry.stage is Stage.FAILED and tick is not None and entry.position < tick <= now:
+        # It was refused, and is sent again however long that takes: `misfire` decides about later ones only.
+        later = due_ticks(entry.schedule, tick, now)
+        return DueTicks((tick, *later.ticks), later.missed, later.last_missed, later.position)
     return due_ticks(entry.schedule, entry.position, now)
+
+
+def _missed_since(entry: Entry) -> int:
+    """Return after which time ticks of an entry may be missed."""
+    return entry.position if entry.stage is not Stage.FAILED else max(entry.position, entry.next or 0)
 
 
 def _is_power_of_two(number: int) -> bool:

@@ -114,6 +114,14 @@ def test_the_missed_ticks_of_a_schedule_that_is_refused_are_counted_once() -> No
     assert 20 <= entry.missed <= 30
 
 
+@pytest.mark.parametrize("misfire", ["once", "skip", "all"])
+def test_a_tick_that_is_refused_for_longer_than_the_grace_is_still_sent(misfire: Misfire) -> None:
+    scene = leading(each(3600, misfire=misfire))
+    scene.run(3900, refused=["s"])
+    assert seconds(scene.run(60)) == [3600]
+    assert scene.leader.ticks.entries["s"].missed == 0
+
+
 # ---- gaps -----------------------------------------------------------------------------------------------------------
 
 
