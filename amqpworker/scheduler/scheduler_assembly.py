@@ -88,6 +88,7 @@ def _settings(settings: Settings) -> Settings:
 
 def _subscription(app: App, name: str) -> Subscription:
     namespace = app.plan.names.namespace
+    topology.check_scheduler_name(name, namespace)  # with this namespace, the name of its queue may be too long
     required = (Requirement(f"scheduler {name}", lambda: topology.scheduler(namespace, name)),)
     queue = app.plan.names.schedule_queue(name)
     return Subscription(queue, PREFETCH, required if app.plan.declare else ())
