@@ -193,7 +193,7 @@ def work_queue(namespace: str, name: str) -> Topology:
 
 DISCONNECTED_TIMEOUT = "x-consumer-disconnected-timeout"
 # RabbitMQ 4.3 keeps a consumer whose node is lost active for this many milliseconds, by default a minute; older versions ignore it.
-TAKEOVER_AFTER = 1000
+TAKEOVER_AFTER = 500
 
 
 def scheduler(namespace: str, name: str) -> Topology:
