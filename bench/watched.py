@@ -35,7 +35,7 @@ class Watched:
     def wait_for(
         self, name: str, count: int = 1, patience: float = PATIENCE, look: float = LOOK
     ) -> list[dict[str, Any]]:
-        """Return the log lines of an event, once there are so many."""
+        """Wait until an event was logged `count` times, and return its lines."""
         return self.until(lambda: self._at_least(name, count), f"{count} lines {name!r}", patience, look)
 
     def _at_least(self, name: str, count: int) -> list[dict[str, Any]] | None:

@@ -8,9 +8,22 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from tests.schedulers import SECOND, Scheduler, Schedulers, Ticks, Verdict, judge, now, schedulers, starts_from
+from tests.schedulers import (
+    PATIENCE,
+    SECOND,
+    Scheduler,
+    Schedulers,
+    Ticks,
+    Verdict,
+    judge,
+    now,
+    schedulers,
+    starts_from,
+)
+from tests.support import wait_until
 
 SCHEDULES = 200
 EVERY = 3.0
@@ -40,15 +53,20 @@ class LeaderFaults:
         """Do it for that long."""
         end = time.monotonic() + seconds
         next_at = 0.0
-        while (present := time.monotonic()) < end:
-            self.wake(present)
-            leaders = [one for one in self.running.running if one not in self.frozen and one.leads]
-            if leaders and present >= next_at:
-                next_at = present + EVERY
-                self.one_fault(leaders[-1])
+        while time.monotonic() < end:
+            due = partial(self.next_leader, next_at)
+            wait_until(lambda due=due: time.monotonic() >= end or due(), seconds + PATIENCE)  # type: ignore[misc]
+            if (leader := due()) is not None:
+                next_at = time.monotonic() + EVERY
+                self.one_fault(leader)
                 self.replenish()
-            time.sleep(0.05)
         self.wake(float("inf"))
+
+    def next_leader(self, next_at: float) -> Scheduler | None:
+        """Wake those whose time has come; return what leads, None if nothing does or the next fault is not due."""
+        self.wake(time.monotonic())
+        leaders = [one for one in self.running.running if one not in self.frozen and one.leads]
+        return leaders[-1] if leaders and time.monotonic() >= next_at else None
 
     def one_fault(self, leader: Scheduler) -> None:
         """Kill and freeze what leads, in turn."""

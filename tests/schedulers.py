@@ -167,7 +167,7 @@ class Ticks:
     def __init__(self, url: str, queue: str = QUEUE) -> None:
         self._url, self._queue = url, queue
         self._arrived: list[Tick] = []
-        self._ends = False
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticks", daemon=True)
 
     def __enter__(self) -> Self:
@@ -177,7 +177,7 @@ class Ticks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ends = True
+        self._ended.set()
         self._thread.join(30)
 
     def arrived(self) -> list[Tick]:
@@ -204,10 +204,10 @@ class Ticks:
         self.wait_for_time(now() + seconds * SECOND, schedules, timeout)
 
     def _run(self) -> None:
-        while not self._ends:
+        while not self._ended.is_set():
             with suppress(AMQPError, OSError):
                 self._consume()
-            time.sleep(0.5)
+            self._ended.wait(0.5)  # before it connects again
 
     def _consume(self) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(self._url))
@@ -215,7 +215,7 @@ class Ticks:
             channel = connection.channel()
             channel.basic_qos(prefetch_count=1000)
             for method, properties, _ in channel.consume(self._queue, inactivity_timeout=0.2):
-                if self._ends:
+                if self._ended.is_set():
                     return
                 if method is not None:
                     headers = properties.headers

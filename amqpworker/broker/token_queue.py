@@ -96,7 +96,7 @@ class TokenQueue(PublishCore):
 
     @property
     def term(self) -> int:
-        """The present term, 0 if there is no subscription."""
+        """The number of the present term, 0 without a subscription."""
         current = self._current
         return 0 if current is None else current.term
 
@@ -107,16 +107,16 @@ class TokenQueue(PublishCore):
 
     @property
     def will_not_reconnect(self) -> bool:
-        """Whether there is no other connection after this one."""
+        """Whether this connection is the last one."""
         return self.keeper.is_over
 
     def acknowledge(self, term: int, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge deliveries of a term; without effect once it has ended."""
         self._do(lambda: self._acknowledge(term, deliveries))
 
-    def leave(self, reason: str) -> None:
-        """Give up the connection: another scheduler leads from now on."""
-        self._do(lambda: self.keeper.drop(reason, close_properly=False))
+    def leave(self, term: int, reason: str) -> None:
+        """Give up the connection of a term, so that another scheduler leads; without effect once the term has ended."""
+        self._do(lambda: self._leave(term, reason))
 
     def release(self) -> None:
         """End the term: the broker redelivers the token, to another scheduler if there is one."""
@@ -147,6 +147,10 @@ class TokenQueue(PublishCore):
         while self._todo:
             self._todo.popleft()()
         super().on_wake()
+
+    def _leave(self, term: int, reason: str) -> None:
+        if term == self.term:
+            self.keeper.drop(reason, close_properly=False)
 
     def _prepare(self) -> None:
         declarer = self.session.declarer

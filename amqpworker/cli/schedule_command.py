@@ -1,7 +1,7 @@
 """
 `amqpworker schedule`: list schedules, show their next times, run one now, pause and resume them.
 
-Decides what the leader is asked, and what is an exit code of 1: there is no leader, or it refuses.
+Decides what the leader is asked. The exit code is 1 if no scheduler leads, or if the leader refuses a command.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 What is known of schedules: by the app, by the leader of their scheduler, and by the result store.
 
-Decides what is shown if there is no leader, or if its schedules are not those of the app.
+Decides what is shown if no scheduler leads, or if the leader has other schedules than the app.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ class Leader:
     def _on_command(self, delivery: Delivery, command: Pause | Resume, monotonic: float) -> list[Action]:
         name = command.schedule
         if name not in self._schedules:
-            return refusal(delivery, Refused(f"There is no schedule {name!r:.80}."), "unknown-schedule")
+            return refusal(delivery, Refused(f"Unknown schedule {name!r:.80}."), "unknown-schedule")
         actions: list[Action] = []
         if paused := isinstance(command, Pause):
             actions += self.ticks.pause(name, command.at, monotonic)

@@ -91,7 +91,7 @@ class Performer:
                     self._report(leads, leader, since)
                 case LeaveConnection(reason):
                     log.warning("broker_unresponsive", connection="scheduler", reason=reason, effect="connecting again")
-                    self.queue.leave(reason)
+                    self.queue.leave(term, reason)
                 case WriteLog(level, event, fields):
                     getattr(log, level)(event, **fields)
                 case _:

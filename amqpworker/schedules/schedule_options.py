@@ -66,7 +66,7 @@ def _timing(given: ScheduleOptions) -> Timing:
     timing = times if start is None else Window(times, start)
     first = timing.after(-1)
     if first is None:
-        raise ConfigError(f"cron={given.cron!r}: there is no such time within 50 years")
+        raise ConfigError(f"cron={given.cron!r}: it does not fire within 50 years")
     if end is None:
         return timing
     if end < first:

@@ -1,4 +1,4 @@
-"""The schedules that are measured: so many, each with one tick in a period, one after the other or all at once."""
+"""The schedules that are measured: each has one tick per period, spread over the period or all at once."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class ScriptedLeader:
         name = body["schedule"]
         if any(listed["name"] == name for listed in self.value["schedules"]):
             return {"status": "done", "value": {"schedule": name, "paused": kind == "pause"}}
-        return {"status": "failed", "reason": "unknown-schedule", "error": f"There is no schedule {name!r}."}
+        return {"status": "failed", "reason": "unknown-schedule", "error": f"Unknown schedule {name!r}."}
 
 
 def declare_scheduler(url: str, name: str = "main") -> str:

@@ -207,7 +207,7 @@ def test_a_command_whose_connection_is_lost_before_the_reply_waits_for_a_leader(
 def test_a_schedule_that_the_leader_does_not_have_is_refused_by_it(cli: Callable[[str], Ended], vhost: Broker) -> None:
     with leading(vhost.url, ScriptedLeader([LISTED])):
         ended = cli("schedule pause nightly hourly")
-    assert ended == Ended(1, "nightly: paused\nhourly: refused by the leader: There is no schedule 'hourly'.\n", "")
+    assert ended == Ended(1, "nightly: paused\nhourly: refused by the leader: Unknown schedule 'hourly'.\n", "")
 
 
 @pytest.mark.parametrize("declares", [True, False])

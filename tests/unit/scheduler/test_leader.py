@@ -140,8 +140,8 @@ def test_a_command_for_a_schedule_that_does_not_exist_fails() -> None:
     scene = leading(each(10))
     command = scene.receive("resume", {"schedule": "other"})
     (reply,) = scene.replies(command)
-    assert (reply.reason, reply.error) == ("unknown-schedule", "There is no schedule 'other'.")
-    assert scene.line("command_refused")["reason"] == "There is no schedule 'other'."  # its sender may be gone
+    assert (reply.reason, reply.error) == ("unknown-schedule", "Unknown schedule 'other'.")
+    assert scene.line("command_refused")["reason"] == "Unknown schedule 'other'."  # its sender may be gone
     scene.commit()
     assert command.tag in scene.acknowledged()
 

@@ -91,7 +91,7 @@ def test_cron_or_every_and_start_and_end_are_its_times(
         ({"cron": "* * * * *", "every": 60}, "give either cron=… or every=…, not both"),
         ({"cron": 5}, "cron=5: it must be a string, such as '30 2 * * *'"),
         ({"cron": "0 0 30 2 *"}, "cron='0 0 30 2 *': the field for the day-of-month is not valid, or it never fires"),
-        ({"cron": "0 0 LW * */7"}, "cron='0 0 LW * */7': there is no such time within 50 years"),
+        ({"cron": "0 0 LW * */7"}, "cron='0 0 LW * */7': it does not fire within 50 years"),
         ({"cron": "* * * * *", "tz": "Mars"}, "tz='Mars': unknown time zone"),
         ({"cron": "* * * * *", "tz": UTC}, "tz=datetime.timezone.utc: it must be the name of a time zone, such as"),
         ({"every": 60, "tz": "Europe/Paris"}, "tz='Europe/Paris' has no effect with every=…, which counts elapsed"),
