@@ -34,6 +34,14 @@ class Node(testing.Node):
         finally:
             self.rabbitmqctl("set_vm_memory_high_watermark", "0.4")
 
+    def save_queues(self) -> None:
+        """
+        Have the node write down which quorum queues it has, as it does by itself within a few seconds.
+
+        A queue that it has not written down when it is killed has lost its messages, and has no leader any more.
+        """
+        self.rabbitmqctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
+
 
 class Member(Node):
     """
@@ -76,7 +84,12 @@ class NodeApi(Management):
         return result
 
     def delete_vhost(self, name: str) -> None:
-        """Delete a virtual host with all that is in it; its connections are closed."""
+        """
+        Delete a virtual host with all that is in it; its connections are closed.
+
+        Never soon after a start of the node: a queue that is deleted while its dead-letter worker starts ends the
+        supervisor of these workers (3.10.8), and the node answers 541 to each declaration of a task queue until it restarts.
+        """
         self.request("DELETE", "vhosts", name, timeout=60.0)
 
     def create_user(self, name: str, password: str, tags: str = "") -> None:

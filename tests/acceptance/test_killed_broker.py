@@ -23,6 +23,7 @@ def test_the_ledger_balances_when_the_broker_is_killed_under_load(own_node: Node
         since = scene.events("end")[-1]["at"] if scene.events("end") else 0.0
         scene.wait_for("answered", 1, since, timeout=60)
         scene.fault("broker killed")
+        own_node.save_queues()
         own_node.kill()
         own_node.start()
         back = scene.fault("broker back")

@@ -293,6 +293,7 @@ def test_a_broker_that_restarts_gets_its_worker_back_and_nothing_is_lost(
         counted.send(range(50))
         counted.wait_for(range(2))
         before = generation(worker)
+        spare_node.save_queues()
         spare_node.kill()
         spare_node.start()
         wait_for_another(worker, before)

@@ -29,6 +29,7 @@ def test_a_message_whose_queue_was_being_declared_when_the_broker_died_is_sent_o
 
     with app, ThreadPoolExecutor() as pool:
         nothing.send()
+        spare_node.save_queues()
         os.kill(spare_node.pid, signal.SIGSTOP)
         sending = pool.submit(nothing.options(queue=second).send)
         publisher: Any = app.producer.publisher

@@ -37,12 +37,11 @@ def wait_for_clock(until: int) -> None:
 
 
 @pytest.fixture
-def spare(spare_node: Node, request: pytest.FixtureRequest) -> Iterator[Broker]:
-    """A fresh virtual host on the node that may be restarted."""
+def spare(spare_node: Node, request: pytest.FixtureRequest) -> Broker:
+    """A fresh virtual host on the node that may be restarted, which keeps it (see `delete_vhost`)."""
     broker = Broker(spare_node, request.node.name[:60])
     spare_node.create_vhost(broker.vhost)
-    yield broker
-    spare_node.management.delete_vhost(broker.vhost)
+    return broker
 
 
 # ---- the connection ------------------------------------------------------------------------------------------------
@@ -75,6 +74,7 @@ def test_heartbeats_of_schedulers_are_frequent_although_they_are_set_to_be_rare(
 
 def test_nothing_is_missed_when_the_broker_is_killed_and_comes_back(tmp_path: Path, spare: Broker) -> None:
     with watched(tmp_path, spare.url) as both:
+        spare.node.save_queues()
         spare.node.kill()
         both.leader.wait_for("scheduler_lost_leadership")
         spare.node.start()

@@ -53,12 +53,11 @@ class Backend:
 
 
 @pytest.fixture
-def broker(own_node: Node) -> Iterator[Broker]:
-    """A fresh virtual host on the node that the tests may restart."""
+def broker(own_node: Node) -> Broker:
+    """A fresh virtual host on the node that the tests may restart, which keeps it (see `delete_vhost`)."""
     made = Broker(own_node, f"services-{next(_numbers)}")
     own_node.create_vhost(made.vhost)
-    yield made
-    own_node.management.delete_vhost(made.vhost)
+    return made
 
 
 @pytest.fixture
