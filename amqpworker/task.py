@@ -7,7 +7,7 @@ Decides how a task's own parameters and the message's options become a `Message`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
@@ -341,38 +341,11 @@ def check_decorated(given: object, decorator: str) -> None:
         raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 
-def default_name(function: Callable[..., Any]) -> str:
-    """Return `module.function`; raises ConfigError if it has no name, or if a worker would not find the same one."""
-    module = getattr(function, "__module__", None)
-    qualified = getattr(function, "__qualname__", None)
-    if qualified is None:
-        raise ConfigError(f"A {type(function).__name__} cannot be a task: make a task of a plain function.")
-    if module == "__main__":
-        raise ConfigError(
-            f"Task {qualified!r} is defined in __main__, which is another module in a worker: move it to a module "
-            f"that both import, or give it a name=…."
-        )
-    if "<" in qualified:
-        raise ConfigError(
-            f"Task {qualified!r} is defined inside a function, so workers cannot name it: give it a name=…."
-        )
-    return f"{module}.{qualified}"
-
-
 def _check_scheduled(name: str, options: Options) -> None:
     """Refuse options that each tick of a schedule has its own of."""
     wrong = [each for each in ("id", "delay", "at") if getattr(options, each) is not None]
     if wrong:
         raise ConfigError(f"Schedule {name!r:.60}: options({wrong[0]}=…) cannot be used with a schedule.")
-
-
-def names_of(option: str, given: Any) -> tuple[str, ...]:
-    """Return the names that an option of a task lists; raises ConfigError if that is not a list."""
-    if isinstance(given, str):
-        raise ConfigError(f"task({option}={given!r:.60}): give a list of names, such as [{given!r:.60}].")
-    if not isinstance(given, Iterable):
-        raise ConfigError(f"task({option}={given!r:.60}): give a list of names.")
-    return tuple(given)
 
 
 def _no_attribute(view: object, name: str, methods: str) -> AttributeError:

@@ -12,29 +12,26 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from amqpworker.client.batch import add_note_of_sent, many_sent, outcome_of
 from amqpworker.client.send_errors import require_message, timeout_of_call
+from amqpworker.client.sending_app import SendingApp
 from amqpworker.client.sent import Sent
 from amqpworker.errors import AmqpWorkerError, SendError
 from amqpworker.model.message import Message
 from amqpworker.policies.durations import duration
-from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
     from amqpworker.broker.address import Address
     from amqpworker.client.async_producer import AsyncProducer
-    from amqpworker.client.producer import Producer
 
 R = TypeVar("R")
 
 
-class AsyncApp:
+class AsyncApp(SendingApp):
     """
-    The methods of an `App` for coroutines.
+    The methods of an `App` that send, for threads and for coroutines.
 
     Each does what the one without the `a` does, and raises what that raises, except `aclose`.
     """
 
-    settings: Settings
-    _producer: Producer
     _addresses: Sequence[Address]
     # At most one: of several threads that make one `setdefault` keeps the first, without a lock.
     _async_made: dict[None, AsyncProducer]
@@ -48,14 +45,6 @@ class AsyncApp:
 
             made = self._async_made.setdefault(None, AsyncProducer(self._producer, self._addresses))
         return made
-
-    def _sent(self, message: Message[R]) -> Sent[R]:
-        """Return what `send` returns for a message."""
-        raise NotImplementedError
-
-    def _value_of_reply(self, message: Message[R], body: bytes) -> R:
-        """Return the value of the reply to a message."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         """

@@ -23,6 +23,7 @@ FIRST_RUN = "aw-first-run"
 RETURNED = "aw-returned"
 REPLAYED = "aw-replayed"
 CRASHES = "aw-crashes"
+UNKNOWN_SINCE = "aw-unknown-since"
 SCHEDULE = "aw-schedule"
 NOMINAL = "aw-nominal"
 WAIT_PREFIX = "aw-wait-"
@@ -136,7 +137,9 @@ _TIME = f"it must be ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseco
 _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
     ATTEMPT: (_count_from(1), "it must be a whole number from 1"),
     CRASHES: (_count_from(0), "it must be a whole number from 0"),
-    **dict.fromkeys((ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED, NOMINAL), (time_of, _TIME)),
+    **dict.fromkeys(
+        (ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED, UNKNOWN_SINCE, NOMINAL), (time_of, _TIME)
+    ),
 }
 
 

@@ -52,6 +52,20 @@ class Postpone:
 
 
 @dataclass(frozen=True, slots=True)
+class Deferred:
+    """
+    Deliver the message again in `delay` seconds as it is: it cannot run here yet, for this `reason`.
+
+    No attempt is counted, and its time stays. `unknown_since` (milliseconds since the epoch) is when a worker first did not
+    know its task; `None` leaves the header for that as it is.
+    """
+
+    delay: float
+    reason: str
+    unknown_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dead:
     """
     Never run again: to the dead-letter queue with `reason` (wire contract, `aw-dead-reason`).
@@ -75,10 +89,17 @@ class Republish:
 
 
 @dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Acknowledge without a dead letter: the task was cancelled; `failure` is what its caller and the result store get."""
+
+    failure: Failure = Failure()
+
+
+@dataclass(frozen=True, slots=True)
 class Discarded:
     """Acknowledge, and only log the `reason`: the caller of a call no longer waits for the reply."""
 
     reason: str
 
 
-Outcome: TypeAlias = Done | Retry | Snooze | Postpone | Dead | Requeue | Republish | Discarded
+Outcome: TypeAlias = Done | Retry | Snooze | Postpone | Deferred | Dead | Cancelled | Requeue | Republish | Discarded

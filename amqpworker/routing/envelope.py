@@ -132,6 +132,14 @@ def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now:
     return _delayed(delivery, task_id, ladder.clamp(delay), {h.RETURNED: now_text(now)}, names)
 
 
+def deferred(
+    delivery: Delivery, delay: float, task_id: str, names: Names, unknown_since: int | None = None
+) -> Publication:
+    """Return the copy of a delivery that is delivered again after `delay` as it is; `unknown_since` is when it was first not known."""
+    headers: Headers = {} if unknown_since is None else {h.UNKNOWN_SINCE: time_text(unknown_since)}
+    return _delayed(delivery, task_id, ladder.clamp(delay), headers, names)
+
+
 def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, names: Names) -> Publication:
     """Return the copy of a delivery, with these headers of ours, that the delay ladder keeps for `wait` seconds."""
     properties = _copy_allowed_properties(delivery.properties)
@@ -252,7 +260,9 @@ def replayed(headers: Headers, now: float) -> Headers:
     return new
 
 
-_ENDED_BY_DEATH = frozenset({*h.EVIDENCE, h.ATTEMPT, h.FIRST_RUN, h.CRASHES, h.RETURNED, h.ETA, h.EXPIRES})
+_ENDED_BY_DEATH = frozenset(
+    {*h.EVIDENCE, h.ATTEMPT, h.FIRST_RUN, h.CRASHES, h.RETURNED, h.UNKNOWN_SINCE, h.ETA, h.EXPIRES}
+)
 
 
 def user_headers(headers: Headers | None) -> Headers:

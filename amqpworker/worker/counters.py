@@ -7,7 +7,19 @@ from typing import get_args
 
 from amqpworker.hooks import Settled
 from amqpworker.ipc.recorder import Counts
-from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Republish, Requeue, Retry, Snooze
+from amqpworker.model.outcome import (
+    Cancelled,
+    Dead,
+    Deferred,
+    Discarded,
+    Done,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 
 
 class OutcomeCounters:
@@ -26,8 +38,8 @@ class OutcomeCounters:
         """Return the numbers so far."""
         number = self._number
         return Counts(
-            done=number[Done] + number[Discarded],
-            retried=number[Retry] + number[Snooze] + number[Postpone],
+            done=number[Done] + number[Discarded] + number[Cancelled],
+            retried=number[Retry] + number[Snooze] + number[Postpone] + number[Deferred],
             dead=number[Dead],
             requeued=number[Requeue] + number[Republish],
         )

@@ -19,7 +19,19 @@ from amqpworker.ipc.recorder import RunSlot
 from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Republish, Requeue, Retry, Snooze
+from amqpworker.model.outcome import (
+    Cancelled,
+    Dead,
+    Deferred,
+    Discarded,
+    Done,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import Acceptance, Pipeline
 
@@ -185,9 +197,9 @@ class EventLoopRunner:
         match outcome:
             case Done(value=None) | Discarded() | Requeue():
                 self._settle_here(delivery, outcome, run)
-            case Done() | Dead() if run is None or run.registered.stores_result:
+            case Done() | Dead() | Cancelled() if run is None or run.registered.stores_result:
                 self._storing.submit(self._settle_here, delivery, outcome, run)
-            case Done() | Dead() | Retry() | Snooze() | Postpone() | Republish():
+            case Done() | Dead() | Cancelled() | Retry() | Snooze() | Postpone() | Deferred() | Republish():
                 # A copy may be too large, and end as a dead letter whose failure is stored.
                 self._publishing.submit(self._settle_here, delivery, outcome, run)
             case _:

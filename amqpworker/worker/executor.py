@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,6 +41,8 @@ log = get_logger(__name__)
 # The number of the attempt after this one still fits into a header.
 MAX_ATTEMPTS = 1_000_000_000
 
+Gate: TypeAlias = Callable[[Delivery, Mapping[str, int]], Outcome | None]
+"""Returns the outcome of a message that must not run now, else None; it gets our parsed headers."""
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 
@@ -151,9 +153,11 @@ class TaskExecutor:
         stores_results: bool,
         limits: Limits | None = None,
         middleware: MiddlewareStack | None = None,
+        gates: Sequence[Gate] = (),
         clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
+        self._gates = tuple(gates)
         self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
@@ -185,12 +189,10 @@ class TaskExecutor:
         kind = properties.content_type
         if delivery.problem or properties.content_encoding or (kind != JSON and kind is not None):
             return outcomes.unreadable(delivery)
-        registered = self._tasks.get(properties.type or "")
-        if registered is None:
-            return outcomes.unknown_task(properties, self._tasks)
         now = self._now()
         attempt, first_run = 1, now
         headers = properties.headers
+        known: Mapping[str, int] = {}
         if headers:
             try:
                 known = read_headers(headers)
@@ -202,6 +204,12 @@ class TaskExecutor:
                     self._log_discarded_call(properties, known[EXPIRES], now)
                 return outcome
             attempt, first_run = attempt_and_first_run(known, now)
+        for gate in self._gates:
+            if (outcome := gate(delivery, known)) is not None:
+                return outcome
+        registered = self._tasks.get(properties.type or "")
+        if registered is None:
+            return outcomes.unknown_task(properties, self._tasks)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)

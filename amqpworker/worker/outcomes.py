@@ -21,6 +21,7 @@ from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, count_of
 from amqpworker.model.message import JSON, Delivery, Properties
 from amqpworker.model.outcome import (
     Dead,
+    Deferred,
     Discarded,
     Done,
     Failure,
@@ -181,7 +182,7 @@ def from_settle_error(delivery: Delivery, outcome: Outcome, error: BaseException
             case Retry(failure=failure) | Snooze(failure=failure):
                 # Its own headers fill the frame, so that there is no room for what a retry adds.
                 return Dead("failed", Failure(failure.error_type, str(error)))
-            case Postpone():
+            case Postpone() | Deferred():
                 return Dead("failed", Failure("", str(error)))
             case Republish() | Dead():
                 return REQUEUE

@@ -22,7 +22,9 @@ from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
 from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
+    Cancelled,
     Dead,
+    Deferred,
     Discarded,
     Done,
     Failure,
@@ -54,6 +56,7 @@ new_tuple = tuple.__new__
 REPLY_TIMEOUT = 5.0
 MAX_LOGGED = 200
 RESULT_REFUSED = "result-refused"
+CANCELLED = "cancelled"
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -89,7 +92,7 @@ class Settler:
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
 
-    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
+    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:  # noqa: PLR0912 - a case for each
         """
         Act on an outcome; `run` is None if the task was not started.
 
@@ -109,8 +112,13 @@ class Settler:
                 self._retry(settled, outcome)
             case Postpone():
                 self._postpone(settled, outcome)
+            case Deferred(delay, reason, since):
+                log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=reason)
+                self._replace(settled, envelope.deferred(delivery, delay, settled.id or new_id(), self._names, since))
             case Dead():
                 self._dead_letter(settled, outcome)
+            case Cancelled():
+                self._cancel(settled, outcome)
             case Discarded(reason):
                 log.info("call_discarded", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
                 self._ack(settled)
@@ -236,6 +244,17 @@ class Settler:
             reason=outcome.reason,
         )
         self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
+
+    def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
+        """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""
+        log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
+        reply = encode_failed(CANCELLED, outcome.failure)
+        if not self._stored(settled, "failed", reply):
+            self._requeue(settled)
+        elif settled.delivery.properties.reply_to:
+            self._reply(settled, reply)
+        else:
+            self._ack(settled)
 
     def _republish(self, settled: Settled) -> None:
         delivery = settled.delivery

@@ -334,7 +334,18 @@ def test_only_its_own_methods_write_the_attributes_of_a_consumer_channel() -> No
 
 
 def test_outcomes_are_made_in_one_place() -> None:
-    kinds = {"Done", "Retry", "Snooze", "Postpone", "Dead", "Requeue", "Republish", "Discarded"}
+    kinds = {
+        "Done",
+        "Retry",
+        "Snooze",
+        "Postpone",
+        "Deferred",
+        "Dead",
+        "Cancelled",
+        "Requeue",
+        "Republish",
+        "Discarded",
+    }
     wrong = [
         f"{named(path)}:{it.lineno} {it.func.id}"
         for path in modules()
