@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.model import headers as h
-from amqpworker.model.message import Delivery
+from amqpworker.model.message import Delivery, Headers
 
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
@@ -70,6 +70,13 @@ class DeadLetter:
             problem=message.problem,
             message=message,
         )
+
+
+def has_waited(headers: Headers) -> bool:
+    """Return whether a message has been in a level of the delay ladder, since it was published."""
+    deaths = headers.get(DEATHS)
+    entries = deaths if isinstance(deaths, list) else []
+    return any(isinstance(one, dict) and _LEVEL.search(_text(one.get("queue"))) is not None for one in entries)
 
 
 def _last_death(deaths: Any) -> dict[str, Any]:
