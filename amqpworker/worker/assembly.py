@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -24,6 +25,8 @@ from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.hook_calls import HookTable
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
@@ -90,9 +93,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
@@ -102,8 +103,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
     app_code = AppCode(lifespan, runners)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    hooks = _hooks(app, settler, runners)
+    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -123,9 +125,16 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         watch=watch,
         sharing=sharing,
         counters=counters,
+        hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(children, app_code, hooks, isolation, watch, sharing),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
 def _settler(
@@ -133,9 +142,16 @@ def _settler(
 ) -> Settler:
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
-    # A new listener is added here.
+    # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
+    hooks = HookThreads(HookTable(app.hooks, app.tasks), runners.event_loop.run_coroutine)
+    if hooks.is_used:
+        settler.listeners.add(hooks.on_settled)
+    return hooks
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
@@ -170,6 +186,7 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _warn(app: App) -> None:
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
