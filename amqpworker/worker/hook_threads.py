@@ -34,8 +34,8 @@ log = get_logger(__name__)
 
 THREADS = 4
 HOOK_SECONDS = 10.0
-# A coroutine is cancelled first.
-ABANDON_SECONDS = HOOK_SECONDS + 0.5
+# After the limit: by then a coroutine is cancelled.
+GRACE = 0.5
 # A thread cannot be ended. With this many that hooks never return from, no more are started.
 MAX_ABANDONED = 16
 MAX_WAITING = 10_000
@@ -62,17 +62,22 @@ class _Caller:
 
 class HookThreads(Service):
     """
-    Calls hooks, each at most once; safe to use from many threads.
+    Calls hooks, each at most once and for `seconds`; safe to use from many threads.
 
     `run_coroutine` runs what an `async def` hook returns in the process's event loop. Once `stop` was called, that loop is about
     to end, and coroutines run in loops of their own.
     """
 
     def __init__(
-        self, table: HookTable, run_coroutine: RunCoroutine, monotonic: Callable[[], float] = time.monotonic
+        self,
+        table: HookTable,
+        run_coroutine: RunCoroutine,
+        seconds: float = HOOK_SECONDS,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._run_coroutine = run_coroutine
+        self._seconds = seconds
         self._monotonic = monotonic
         self.is_used = not table.is_empty
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -119,7 +124,7 @@ class HookThreads(Service):
         """Abandon the threads whose hooks have had their time, and have others take their place."""
         for caller in list(self._callers):
             if (job := self._abandon_if_late(caller, now)) is not None:
-                log.error("hook_abandoned", **_names(job), seconds=HOOK_SECONDS, effect="its thread is left behind")
+                log.error("hook_abandoned", **_names(job), seconds=self._seconds, effect="its thread is left behind")
         while self.is_used and len(self._callers) < THREADS and self._abandoned < MAX_ABANDONED:
             try:
                 self._start_caller()
@@ -164,7 +169,7 @@ class HookThreads(Service):
         """Abandon a thread if its hook is late, and return the job; what is left of it goes to another thread."""
         with self._lock:
             job = caller.job
-            if job is None or now < caller.began + ABANDON_SECONDS:
+            if job is None or now < caller.began + self._seconds + GRACE:
                 return None
             caller.is_abandoned = True
             self._abandoned += 1
@@ -199,7 +204,7 @@ class HookThreads(Service):
 
     def _call(self, job: Job) -> None:
         """Call the first hook of a job; what it raises is logged."""
-        until = time.monotonic() + HOOK_SECONDS
+        until = time.monotonic() + self._seconds
         task_context.set(job.event.run)
         try:
             returned = job.hooks[0](*arguments_of(job.event))
@@ -215,7 +220,7 @@ class HookThreads(Service):
         try:
             error = self._run_coroutine(_error_of(returned), timeout)
         except TimeoutError:
-            error = TimeoutError(f"it has not ended within {HOOK_SECONDS:g} s, and was cancelled")
+            error = TimeoutError(f"it has not ended within {self._seconds:g} s, and was cancelled")
         if error is not None:
             raise error
 
