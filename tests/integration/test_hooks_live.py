@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pika
 import pytest
 
 from amqpworker import App, DeadLetter, Reject, Retried, Run, TaskFailed, current
@@ -76,7 +77,7 @@ def test_each_hook_is_called_with_what_it_reports_the_hooks_of_the_task_first(
         assert calls.notes == [("task", "double", "42"), ("app", "double", "42")]
         calls.notes.clear()
         flaky.send()
-        calls.wait_for(("again", "1", "OSError", "away", "0"), ("died", "rejected", "2", "never", "work.dead"))
+        calls.wait_for(("again", "1", "OSError", "away", "0.0"), ("died", "rejected", "2", "never", "work.dead"))
         assert vhost.wait_for_message("work.dead").headers["aw-attempt"] == 2
 
 
@@ -125,10 +126,11 @@ def test_messages_that_never_run_have_hooks_too(vhost: Broker, app: App, calls: 
         calls.note("app", letter.reason, letter.id)
 
     late.options(expires=0.05, id="m-1").send(1)
-    vhost.publish("amqpworker.tasks", QUEUE, b'{"number":"x"}', type="late", message_id="m-2")
-    vhost.publish("amqpworker.tasks", QUEUE, b"{}", type="unknown", message_id="m-3")
-    time_is_up = threading.Event()
-    time_is_up.wait(0.06)
+    for task, name in (("late", "m-2"), ("unknown", "m-3")):
+        properties = pika.BasicProperties(type=task, message_id=name)
+        vhost.publish("amqpworker.tasks", QUEUE, b'{"number":"x"}', properties)
+    sent = time.time()
+    wait_until(lambda: time.time() > sent + 0.05)
     with running(app, threads=1):
         calls.wait_for(
             ("task", "expired"),
