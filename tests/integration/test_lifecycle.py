@@ -221,6 +221,8 @@ def never_run(life: Life) -> None:
 def run_once(life: Life) -> None:
     """The end of a run is the end of the message."""
     life.expect(life.send("works", 6), (Done, "done"))
+    life.expect(life.send("adds", 1, 2), (Done, "done"))
+    assert lifecycle.values == [(3,)], "its result was stored nowhere, and its hook has got it"
     life.expect(life.send("fails"), (Dead, "failed"))
     life.expect(life.send("rejects"), (Dead, "rejected"))
     life.expect(life.send("overruns"), (Dead, "timeout"))

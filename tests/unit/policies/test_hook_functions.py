@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, ConfigError, DeadLetter, Retried, Run
+from tests.docs import ROOT, blocks
 
 
 def test_a_decorator_returns_the_function_and_the_hooks_are_called_in_the_order_in_which_they_were_added() -> None:
@@ -76,3 +77,11 @@ class Counter:
 def test_whatever_can_be_called_with_a_run_and_its_value_is_a_hook(hook: Callable[..., object]) -> None:
     app = App()
     assert app.on_success(hook) is hook
+
+
+def test_the_hooks_on_the_page_can_be_added() -> None:
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(blocks(ROOT / "docs/failure.md", "python")[0], names)
+    app = names["app"]
+    assert (app.hooks.on_dead, app.hooks.on_retry) == ([names["alert"]], [names["note"]])
+    assert names["charge"].hooks.on_success == [names["charged"]]
