@@ -81,7 +81,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    publisher = app.producer.publisher
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
@@ -93,18 +92,15 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    _record_beats(recorder, consumer, publisher, runners)
+    _record_beats(recorder, consumer, app.producer.publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
-    context = None if app.lifespan is None else app.lifespan()
-    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+    lifespan = _lifespan(app, runners, stop_request)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
-    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners)
+    sharing = _sharing(app, recorder, runners, consumer)
+    app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     hooks = _hooks(app, settler, runners)
-    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -114,7 +110,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         reporter=reporter,
         signals=setup.signals,
         stop_requested=stop_request,
-        publisher=publisher,
+        publisher=app.producer.publisher,
         consumer=consumer,
         receiver=receiver,
         settler=settler,
@@ -145,6 +141,16 @@ def _settler(
     # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
+    context = None if app.lifespan is None else app.lifespan()
+    return Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+
+
+def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
+    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
 def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
