@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -30,7 +31,9 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
@@ -90,9 +93,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
@@ -102,8 +103,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
     app_code = AppCode(lifespan, runners)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    tuner = _prefetch_tuner(app, options, executor, runners, consumer, settler)
+    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -124,8 +126,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         sharing=sharing,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(children, app_code, isolation, watch, sharing, tuner),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
 def _settler(
@@ -167,9 +175,26 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    executor: TaskExecutor,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    settler: Settler,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if executor.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    tuner = PrefetchTuner(places_of, runners.running_now, executor.is_coroutine, consumer.set_prefetch)
+    settler.listeners.add(tuner.on_settled)
+    return tuner
+
+
+def _warn(app: App) -> None:
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
