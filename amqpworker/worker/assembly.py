@@ -103,7 +103,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
     app_code = AppCode(lifespan, runners)
-    tuner = _prefetch_tuner(app, options, executor, runners, consumer, settler)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
     children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     _warn(app)
     return WorkerProcess(
@@ -181,17 +182,14 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
 def _prefetch_tuner(
     app: App,
     options: WorkerOptions,
-    executor: TaskExecutor,
     runners: RunnerThreads,
     consumer: Consumer,
-    settler: Settler,
+    stop_request: StopRequest,
 ) -> PrefetchTuner:
-    coroutines = options.async_tasks if executor.has_coroutines else 0
+    coroutines = options.async_tasks if runners.has_coroutines else 0
     served = queue_assignments(app, options)
     places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
-    tuner = PrefetchTuner(places_of, runners.running_now, executor.is_coroutine, consumer.set_prefetch)
-    settler.listeners.add(tuner.on_settled)
-    return tuner
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
 
 
 def _warn(app: App) -> None:

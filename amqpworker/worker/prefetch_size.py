@@ -13,8 +13,8 @@ WAITING_SECONDS = 0.25
 MAX_AUTO = 512
 # Fewer runs show too little, and so do fewer than there are threads.
 MIN_RUNS = 8
-# The first runs may differ from all others: a number grows to this many times its size at once.
-MAX_GROWTH = 16
+# The first runs may differ from all others: a number grows to this many times the runs that were measured.
+MAX_PER_RUN = 8
 # A longer run, or a clock that was set, counts as this long; nothing waits behind such runs anyway.
 LONGEST_RUN = 60.0
 
@@ -63,7 +63,7 @@ def fitting_prefetch(work: Work, places: Places, present: int) -> int:
     # By Little's law: what runs at that rate, and what begins in the next quarter of a second.
     held = work.in_threads + work.in_event_loop + WAITING_SECONDS * work.runs
     wanted = most if held >= busy * most else int(held / busy + 1e-9)
-    wanted = max(places.threads, min(wanted, present * MAX_GROWTH))
+    wanted = max(places.threads, min(wanted, max(present, int(work.runs * MAX_PER_RUN))))
     return wanted if _is_worth_it(wanted, present, places.threads) else present
 
 

@@ -24,7 +24,7 @@ class PrefetchTuner(Service):
     Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first that is one per thread.
 
     `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
-    loop; `set_prefetch` is called with the prefetch of all these queues when one has changed.
+    loop; `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
     """
 
     def __init__(
@@ -33,16 +33,20 @@ class PrefetchTuner(Service):
         running: Callable[[], Sequence[tuple[Delivery, float]]],
         is_coroutine: Callable[[Delivery], bool],
         set_prefetch: Callable[[Mapping[str, int]], None],
+        wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._places = places
         self._running = running
         self._is_coroutine = is_coroutine
         self._set_prefetch = set_prefetch
+        self._wake = wake
         self._prefetch = {queue: one.threads for queue, one in places.items()}
         self._work = dict.fromkeys(places, Work())
         self._not_before = dict.fromkeys(places, 0.0)
         self._samples: deque[tuple[Delivery, float]] = deque()
-        self._to_measure = 0
+        self._to_measure = SAMPLES if places else 0
+        # At first quick tasks would wait for the broker until the next beat.
+        self._has_decided = False
 
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
@@ -54,6 +58,8 @@ class PrefetchTuner(Service):
             ]
             self._samples.extend(runs)
             self._to_measure -= len(runs)
+            if self._to_measure <= 0 and not self._has_decided:
+                self._wake()
 
     # ---- in the main thread -----------------------------------------------------------------------------------------
 
@@ -71,6 +77,7 @@ class PrefetchTuner(Service):
             if work[queue].is_enough(self._places[queue]):
                 self._prefetch[queue] = fitting_prefetch(work[queue], self._places[queue], self._prefetch[queue])
                 self._not_before[queue] = now + CHANGE_EVERY
+                self._has_decided = True
                 self._work[queue] = self._work[queue].halved()
         if self._prefetch != before:
             self._set_prefetch(dict(self._prefetch))

@@ -83,10 +83,11 @@ def test_the_last_ones_that_wait_go_even_if_they_are_few() -> None:
     assert fitting_prefetch(runs(100, 5), Places(8), 9) == 8
 
 
-def test_a_number_does_not_grow_beyond_sixteen_times_its_size_at_once() -> None:
-    assert fitting_prefetch(runs(100, 0), FOUR, 4) == 64
-    assert fitting_prefetch(runs(100, 0), FOUR, 64) == 512
-    assert fitting_prefetch(runs(100, 5), FOUR, 512) == 4, "it may shrink at once"
+def test_a_number_does_not_grow_beyond_eight_times_the_runs_that_were_measured() -> None:
+    assert fitting_prefetch(runs(10, 0), FOUR, 4) == 80
+    assert fitting_prefetch(runs(64, 0), FOUR, 4) == 512
+    assert fitting_prefetch(runs(10, 0), FOUR, 512) == 512, "nor does it shrink for that"
+    assert fitting_prefetch(runs(10, 5), FOUR, 512) == 4
 
 
 def test_few_runs_are_not_enough() -> None:

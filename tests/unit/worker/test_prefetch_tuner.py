@@ -29,13 +29,18 @@ class Scene:
 
     def __init__(self, *queues: str) -> None:
         self.set: list[dict[str, int]] = []
+        self.woken = 0
         self.running: list[tuple[Delivery, float]] = []
         self.tuner = PrefetchTuner(
             dict.fromkeys(queues or ("work", "mail"), Places(4, 100)),
             lambda: self.running,
             lambda one: one.properties.type == "coroutine",
             self._on_set,
+            self._on_woken,
         )
+
+    def _on_woken(self) -> None:
+        self.woken += 1
 
     def _on_set(self, prefetch: Mapping[str, int]) -> None:
         self.set.append(dict(prefetch))
@@ -54,7 +59,7 @@ def test_the_prefetch_follows_what_runs_take_and_that_of_another_queue_stays() -
     assert scene.set == [{"work": 8, "mail": 4}]
     scene.settle(20, 0.01, queue="mail")
     scene.tuner.beat(0.5)
-    assert scene.set[1:] == [{"work": 8, "mail": 64}]
+    assert scene.set[1:] == [{"work": 8, "mail": 104}]
 
 
 def test_a_queue_changes_once_in_ten_seconds() -> None:
@@ -89,10 +94,20 @@ def test_tasks_that_have_not_ended_count_once_they_run_for_a_while() -> None:
     assert scene.set == [{"work": 64, "mail": 4}], "there is room for more coroutines"
 
 
-def test_only_some_runs_are_measured_between_two_beats_and_none_before_the_first() -> None:
+def test_the_first_decision_is_made_as_soon_as_there_are_enough_runs() -> None:
     scene = Scene()
-    scene.settle(1000, 1.0)
-    assert len(scene.tuner._samples) == 0
+    scene.settle(SAMPLES - 1, 0.0)
+    assert scene.woken == 0
+    scene.settle(1, 0.0)
+    assert scene.woken == 1
+    scene.tuner.beat(0.0)
+    assert scene.set == [{"work": 512, "mail": 4}]
+    scene.settle(SAMPLES, 0.0)
+    assert scene.woken == 1, "the next one is made when its time has come"
+
+
+def test_only_some_runs_are_measured_between_two_beats() -> None:
+    scene = Scene()
     scene.tuner.beat(0.0)
     scene.settle(40, 1.0)
     scene.settle(1000, 1.0)
