@@ -33,7 +33,9 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
@@ -101,6 +103,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     hooks = _hooks(app, settler, runners)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -123,7 +127,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, watch, sharing),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner),
     )
 
 
@@ -189,7 +193,20 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+
+
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    stop_request: StopRequest,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if runners.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
 
 
 def _warn(app: App) -> None:
