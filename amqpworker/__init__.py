@@ -72,7 +72,9 @@ if TYPE_CHECKING:
         Unconfirmed,
         Unroutable,
     )
+    from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Message
+    from amqpworker.model.retried import Retried
     from amqpworker.settings import Settings
     from amqpworker.worker.context import Run, current
 
@@ -84,6 +86,7 @@ __all__ = [
     "CallTimeout",
     "ConfigError",
     "ConnectionBlocked",
+    "DeadLetter",
     "InvalidArguments",
     "InvalidResult",
     "MalformedReply",
@@ -96,6 +99,7 @@ __all__ = [
     "Reject",
     "ResultStoreError",
     "ResultTimeout",
+    "Retried",
     "RetryLater",
     "Run",
     "SendError",
@@ -112,7 +116,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "App": "amqpworker.app",
+    "DeadLetter": "amqpworker.model.dead_letter",
     "Message": "amqpworker.model.message",
+    "Retried": "amqpworker.model.retried",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
     "Run": "amqpworker.worker.context",

@@ -26,8 +26,8 @@ class DeadLetter:
     """
     One dead letter, as far as it can be read; a text is "" if it is not known.
 
-    `queue` is the queue that it is in, and `position` where in it, from 1, the oldest first. `reason` is a word; `by_broker`
-    if the broker dead-lettered the message by itself.
+    `queue` is the queue that it is in, and `position` where in it, from 1, the oldest first, 0 if it was not read from there.
+    `reason` is a word; `by_broker` if the broker dead-lettered the message by itself.
     """
 
     position: int
@@ -47,7 +47,7 @@ class DeadLetter:
     message: Delivery
 
     @classmethod
-    def of(cls, message: Delivery, queue: str, position: int) -> DeadLetter:
+    def of(cls, message: Delivery, queue: str, position: int = 0) -> DeadLetter:
         """Read a message of the dead-letter queue `queue`."""
         properties = message.properties
         headers = properties.headers or {}
