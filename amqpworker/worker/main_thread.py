@@ -167,6 +167,7 @@ class WorkerProcess:
     def _stop_after_hard_limit(self) -> int:
         """End this process, since nothing else ends a task beyond its hard limit."""
         run = self.limits.overdue[0].run
+        assert run is not None
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason=reason))
@@ -220,7 +221,7 @@ class WorkerProcess:
         return [
             (deadline.run, outcomes.from_hard_limit(deadline.run, stack_of(deadline.thread)))
             for deadline in list(self.limits.overdue)
-            if self.limits.claim(deadline)
+            if deadline.run is not None and self.limits.claim(deadline)
         ]
 
     def _record(self) -> None:
