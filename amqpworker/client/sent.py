@@ -1,7 +1,7 @@
 """
-What `send` returns: the id of the message, and access to its stored result.
+What `send` returns: the id of the message, access to its stored result, and its cancel.
 
-Decides how the store is polled until the result is stored.
+Decides how the store is polled until the result is stored; `cancelling` decides what a cancel is.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
+from amqpworker.client.cancelling import CancellingApp, announce
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
+from amqpworker.model.message import Message
 from amqpworker.model.reply import Reply, decode_reply
 from amqpworker.policies.durations import duration
 from amqpworker.results.store import ResultStore
@@ -29,7 +31,7 @@ NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 class Sent(Generic[R]):
     """A message that the broker confirmed; `R` is what its task returns."""
 
-    __slots__ = ("_decode", "_first_sent", "_store", "id", "task")
+    __slots__ = ("_app", "_decode", "_due", "_first_sent", "_store", "id", "task")
 
     def __init__(
         self,
@@ -38,12 +40,17 @@ class Sent(Generic[R]):
         store: Callable[[], ResultStore | None],
         decode: Callable[[bytes], R],
         first_sent: int | None = None,
+        due: float | None = None,
+        app: CancellingApp | None = None,
     ) -> None:
         self.id = task_id
         self.task = task
         self._first_sent = first_sent
         self._store = store
         self._decode = decode
+        # When it falls due, in seconds since the epoch, if it is delayed.
+        self._due = due
+        self._app = app
 
     if not TYPE_CHECKING:
 
@@ -56,7 +63,7 @@ class Sent(Generic[R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy without the app, whose store belongs to its process."""
-        return (Sent, (self.id, self.task, no_store, no_store, self._first_sent))
+        return (Sent, (self.id, self.task, no_store, no_store, self._first_sent, self._due))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sent) and (other.id, other._first_sent) == (self.id, self._first_sent)
@@ -117,6 +124,37 @@ class Sent(Generic[R]):
         require_event_loop()
         return await asyncio.to_thread(self._status)
 
+    def cancel(self, *, force: bool = False) -> None:
+        """
+        Cancel the message: its task does not start on any worker that is connected when it falls due, or that starts later.
+
+        That holds until seven days after its due time; with a result store a delayed task does not start at all. It returns
+        once the broker has confirmed the cancel. A task that runs already sees it in `current().cancelled`, within a second;
+        with `force` it gets `TaskCancelled`, a coroutine is cancelled, and an isolated process is ended. The result is then
+        `TaskFailed` with the reason `cancelled`, unless there is a result already. The message stays where it waits until then:
+        `app.pending.cancel` also removes it.
+
+        Raises:
+            SendError: the cancel was not confirmed in time; cancel again.
+            ResultStoreError: it is announced, but the result store cannot be written.
+            ConfigError: this was copied or pickled, so it has no app, or the stream of cancels cannot be declared.
+        """
+        warn_in_event_loop("cancel")
+        self._announce(force)
+
+    async def acancel(self, *, force: bool = False) -> None:
+        """As `cancel`, without blocking the event loop: it is published by another thread."""
+        require_event_loop()
+        await asyncio.to_thread(self._announce, force)
+
+    def _announce(self, force: bool) -> None:
+        if self._app is None:
+            raise ConfigError(
+                f"This `Sent` was copied or pickled, so it has no app: call cancel() of the original, or "
+                f"app.pending.cancel({self.id!r})."
+            )
+        announce(self._app, (self.id,), due=self._due, force=force, first_sent=self._first_sent)
+
     def _status(self) -> Literal["pending", "done", "failed"]:
         reply = self._stored_reply()
         return "pending" if reply is None else reply.status
@@ -135,6 +173,11 @@ class Sent(Generic[R]):
         if self._first_sent is not None and row.first_sent not in ("", time_text(self._first_sent)):
             return None
         return decode_reply(row.reply)
+
+
+def due_of(message: Message[Any], sent: float) -> float:
+    """Return when a delayed message that was just sent falls due, in seconds since the epoch; never too early."""
+    return sent + (message.delay or 0.0) if message.at is None else message.at.timestamp()
 
 
 def never_stored() -> NoReturn:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqpworker.errors import InvalidArguments
+from amqpworker.errors import InvalidArguments, TaskCancelled
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
@@ -28,11 +29,13 @@ from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
-from amqpworker.worker.limits.limits import Limits, RunAbandoned
+from amqpworker.worker.limits.interruption import is_inside
+from amqpworker.worker.limits.limits import CancelledRun, Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
+    from amqpworker.worker.cancels import StoredCancels
     from amqpworker.worker.isolation.isolation import Isolation
     from amqpworker.worker.settle import Settler
 
@@ -44,6 +47,21 @@ MAX_ATTEMPTS = 1_000_000_000
 Gate: TypeAlias = Callable[[Delivery, Mapping[str, int]], Outcome | None]
 """Returns the outcome of a message that must not run now, else None; it gets our parsed headers."""
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCancels:
+    """
+    Where cancels of tasks are known.
+
+    `is_cancelled` returns whether the message of a run is cancelled, and `stored` checks delayed runs before they start.
+    """
+
+    is_cancelled: Callable[[Delivery], bool] | None = None
+    stored: StoredCancels | None = None
+
+
+NO_CANCELS = KnownCancels()
 
 
 class Acceptance:
@@ -87,9 +105,13 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
-                call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
-                outcome = call(run)
+                refused = None if (stored := self.executor.stored_cancels) is None else stored.check(run)
+                if refused is not None:
+                    outcome = refused
+                else:
+                    slot.mark_running(key_of(delivery), run)
+                    call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
+                    outcome = call(run)
             else:
                 outcome = admitted
         except RunAbandoned:
@@ -116,8 +138,12 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
-                outcome = await self.executor.call_async(run)
+                refused = None if (stored := self.executor.stored_cancels) is None else await stored.check_async(run)
+                if refused is not None:
+                    outcome = refused
+                else:
+                    slot.mark_running(key_of(delivery), run)
+                    outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
         except RunAbandoned:
@@ -154,10 +180,13 @@ class TaskExecutor:
         limits: Limits | None = None,
         middleware: MiddlewareStack | None = None,
         gates: Sequence[Gate] = (),
+        cancels: KnownCancels = NO_CANCELS,
         clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
         self._gates = tuple(gates)
+        self._asks_whether_cancelled = cancels.is_cancelled
+        self.stored_cancels = cancels.stored
         self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
@@ -213,7 +242,8 @@ class TaskExecutor:
             return outcomes.unknown_task(properties, self._tasks)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
-        return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
+        task_id = properties.message_id or new_id()
+        return Run(registered, delivery, task_id, attempt, now, first_run, self._asks_whether_cancelled)
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
@@ -239,18 +269,34 @@ class TaskExecutor:
             call = run.registered.signature.decode(run.delivery.body)
         except InvalidArguments as error:
             return outcomes.malformed(str(error), type(error).__name__)
+        value, failure = None, None
         try:
-            if run.registered.time_limit is UNLIMITED:
-                value = self._invoke(run, call)
-            else:
-                value = self._call_within_limits(run, call)
-        except RunAbandoned:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
-            return outcomes.from_exception(run, error, self._now)
-        if self._keeps_returned:
-            run.returned = value
-        return outcomes.from_result(run, value, self._wants_result(run), self._now)
+            try:
+                if run.registered.time_limit is UNLIMITED:
+                    value = self._invoke(run, call)
+                else:
+                    value = self._call_within_limits(run, call)
+            except RunAbandoned:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
+                failure = error
+            if self._limits.interruptions:
+                self._limits.end_interruptions()
+        except TaskCancelled as late:  # at the very end; the next one is due in a few seconds at the earliest
+            failure = late
+            self._limits.end_interruptions()
+        if failure is None:
+            if self._keeps_returned:
+                run.returned = value
+            return outcomes.from_result(run, value, self._wants_result(run), self._now)
+        try:
+            return outcomes.from_exception(run, failure, self._now)
+        finally:
+            failure = None  # its traceback refers to this frame
+
+    def interrupt(self, delivery: Delivery, thread: int, is_over: Callable[[], bool]) -> None:
+        """Raise TaskCancelled in the run of a delivery in a thread, from another one; `is_over` returns whether it is settled."""
+        self._limits.interrupt(CancelledRun(delivery, thread, is_over, partial(is_inside, thread, INVOKE)))
 
     async def call_async(self, run: Run) -> Outcome:
         """As `call`, for a coroutine function, in this event loop."""
@@ -320,6 +366,9 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
     first_run = known.get(FIRST_RUN)
     attempt = min(known.get(ATTEMPT, 1), MAX_ATTEMPTS)
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
+
+
+INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
 
 
 def _in_event_loop(registered: Task[Any, Any]) -> bool:
