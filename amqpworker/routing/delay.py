@@ -63,8 +63,8 @@ def units(delay: float) -> int:
 
 def longest_wait(level: int, headers: Headers) -> float:
     """Return the longest time in seconds that a message in this level still waits, by its headers for the levels below."""
-    units = 2**level + sum(2**lower for lower in range(level) if wait_header(lower) in headers)
-    return units * UNIT
+    below = sum(1 << lower for lower in range(level) if wait_header(lower) in headers)
+    return ((1 << level) + below) * UNIT
 
 
 def clamp(seconds: float) -> float:
