@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     )
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Message
+    from amqpworker.model.pending_message import PendingMessage
     from amqpworker.model.retried import Retried
     from amqpworker.settings import Settings
     from amqpworker.worker.context import Run, current
@@ -94,6 +95,7 @@ __all__ = [
     "Message",
     "NoCurrentTask",
     "NotConnected",
+    "PendingMessage",
     "QueueBusy",
     "QueueFull",
     "QueueUnavailable",
@@ -120,6 +122,7 @@ _HOMES = {
     "App": "amqpworker.app",
     "DeadLetter": "amqpworker.model.dead_letter",
     "Message": "amqpworker.model.message",
+    "PendingMessage": "amqpworker.model.pending_message",
     "Retried": "amqpworker.model.retried",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
