@@ -161,10 +161,14 @@ class Walk:
         until = time.monotonic() + self._walker.patience
         pause = threading.Event()
         has_waited = False
+        longest = MAX_PAUSE
         while True:
             state = self._walker.state_of(self.queue)
-            if is_known(state) and not state.consumers and (not state.ready or self._is_alone()):
-                return
+            if is_known(state) and not state.consumers:
+                if not state.ready or self._is_alone():
+                    return
+                # Several walkers have begun at once: most of them wait for longer the next time.
+                longest = min(2 * longest, self._walker.patience)
             if time.monotonic() >= until:
                 raise QueueBusy(
                     f"Queue {self.queue!r} is being read by another program ({state.consumers or 'some'} consumers), which has not ended "
@@ -173,7 +177,7 @@ class Walk:
             if not has_waited:
                 self._walker.on_busy(f"waiting: another program is reading queue {self.queue!r} …")
             has_waited = True
-            pause.wait(random.uniform(MIN_PAUSE, MAX_PAUSE))  # noqa: S311 - so that two walkers do not meet again
+            pause.wait(random.uniform(MIN_PAUSE, longest))  # noqa: S311 - so that two walkers do not meet again
 
     def _is_alone(self) -> bool:
         """Subscribe for one message; if another walker has done the same meanwhile, requeue it."""
