@@ -166,6 +166,14 @@ def not_json(error: Exception, body: bytes) -> str | None:
     return NOT_FINITE if _has_non_finite(body) else None
 
 
+def has_unknown_keys(error: Exception) -> bool:
+    """Return whether what was read has a key that its type does not have, as newer code may write it."""
+    if not isinstance(error, ValidationError) or error.error_count() > MANY_ERRORS:
+        return False
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return any(details["type"] in UNKNOWN_KEYS for details in found)
+
+
 def explain(error: Exception, names: AbstractSet[str], value_name: str | None = None) -> str:
     """
     Return what was wrong as one sentence without its full stop, and without any of the values.
