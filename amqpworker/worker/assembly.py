@@ -23,6 +23,7 @@ from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
@@ -124,7 +125,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         sharing=sharing,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(
+            ChildrenOfTasks(setup.children, runners, reporter.has_parent),
+            app_code,
+            isolation,
+            watch,
+            sharing,
+            UnknownTasksReport(settler.deferrals, reporter),
+        ),
     )
 
 

@@ -97,13 +97,12 @@ def newer_version(delivery: Delivery, version: int, known: int, now: float) -> D
 
 def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead | Deferred:
     """Return the outcome of a message whose arguments do not fit its task."""
-    dead = malformed(str(error), type(error).__name__)
     if isinstance(error, UnknownParameter):
-        return _while_deployed(delivery, dead, now)
+        return _while_deployed(delivery, malformed(str(error), InvalidArguments.__name__), now)
     if error.__cause__ is not None:  # an upgrade has failed
         found = failure_of(error.__cause__)
         return Dead("malformed", _failure(found.error_type, f"{error} {found.text}", found.traceback))
-    return dead
+    return malformed(str(error), type(error).__name__)
 
 
 def _while_deployed(delivery: Delivery, dead: Dead, now: float) -> Dead | Deferred:

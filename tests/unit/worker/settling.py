@@ -110,6 +110,8 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "stores_result": True,
             "time_limit": UNLIMITED,
             "isolated": False,
+            "version": 1,
+            "upgrade": None,
             **changed,
         }
     )
