@@ -69,7 +69,7 @@ class NotJson(ValueError):
 class ValueSerializer:
     """Writes and reads the values of one schema."""
 
-    __slots__ = ("_check", "_read", "_verify", "_write", "names")
+    __slots__ = ("_check", "_read", "_verify", "_write", "aliases", "names")
 
     def __init__(self, schema: ValueSchema) -> None:
         validator = SchemaValidator(_with_checked_ints(schema.schema), CORE_CONFIG)
@@ -78,6 +78,7 @@ class ValueSerializer:
         self._read = validator.validate_json
         self._write = serializer.to_json
         self._verify = schema.verify
+        self.aliases = schema.aliases
         self.names = schema.names
         """The names of fields, which an error may show; anything else in its path may be a secret."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
@@ -63,6 +64,21 @@ class Signature:
     def hints(self) -> Mapping[str, Any]:
         """The type hint of each parameter."""
         return self._parameters.hints
+
+    @property
+    def optional(self) -> AbstractSet[str]:
+        """The parameters that a message may leave out."""
+        return self._parameters.optional
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The older names of parameters, each with its present one."""
+        return self._arguments.aliases
+
+    @property
+    def returns(self) -> Any:
+        """The type hint of what the task returns."""
+        return self._parameters.returns
 
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """
@@ -159,7 +175,8 @@ class Signature:
             found = from_json(body)
         except ValueError:
             return  # reading it raises the error that fits
-        unknown = found.keys() - self._parameters.hints.keys() if isinstance(found, dict) else ()
+        known = self._parameters.hints.keys() | self._arguments.aliases.keys()
+        unknown = found.keys() - known if isinstance(found, dict) else ()
         if unknown:
             raise UnknownParameter(f"Task {self.name!r}: there is no parameter {next(iter(unknown))[:60]!r}.")
 

@@ -203,7 +203,10 @@ def test_it_runs_one_task_after_the_other_and_knows_what_they_are_about(process:
     unknown = outcome(asked(process, "nothing"))
     assert isinstance(unknown, Deferred), "newer code has sent it, perhaps"
     assert unknown.delay == 4
-    assert process.runs == 5
+    more = outcome(asked(process, "echo", b'{"text": "a", "lang": "en"}'))
+    assert isinstance(more, Deferred)
+    assert "'lang'" in more.reason
+    assert process.runs == 6
     assert process.alive()
 
 
