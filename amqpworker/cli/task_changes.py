@@ -30,10 +30,9 @@ class Change:
         return asdict(self)
 
 
-def changes_between(
-    old: Sequence[TaskDescription], new: Sequence[TaskDescription], queues: Collection[str]
-) -> list[Change]:
-    """Return what the new release changes, the unsafe first; `queues` are those that its workers consume."""
+def changes_between(old: Sequence[TaskDescription], new: Sequence[TaskDescription]) -> list[Change]:
+    """Return what the new release changes, the unsafe first."""
+    queues = {task.queue for task in new}
     by_name = {name: task for task in new for name in task.names}
     known = {name for task in old for name in task.names}
     found: list[Change] = []
@@ -65,7 +64,8 @@ def _changes_of(old: TaskDescription, new: TaskDescription, queues: Collection[s
     name = old.name
     if new.queue != old.queue:
         kept = old.queue in queues
-        rest = "" if kept else f", and no new worker consumes {old.queue!r}: keep it with app.queue({old.queue!r})"
+        keep = f"add app.queue({old.queue!r}), and run workers with -q {old.queue} until it is empty"
+        rest = "" if kept else f", and no new worker consumes {old.queue!r}: {keep}"
         yield Change("queue-changed", name, kept, f"moves from queue {old.queue!r} to {new.queue!r}{rest}")
     if new.version < old.version:
         text = f"goes from version {old.version} down to {new.version}: messages of version {old.version} are dead after ten minutes"

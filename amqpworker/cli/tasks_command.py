@@ -19,7 +19,6 @@ from amqpworker.log.terminal import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from amqpworker.app import App
     from amqpworker.cli.task_changes import Change
     from amqpworker.cli.task_descriptions import TaskDescription
 
@@ -63,19 +62,14 @@ def tasks(
 
     quiet()
     deployed = None if diff is None else read_descriptions(diff)
-    found = load(app)
-    described = descriptions_of(found.tasks)
+    described = descriptions_of(load(app).tasks)
     if deployed is None:
         _list(described, as_json)
         return
-    changes = changes_between(deployed, described, _queues(found))
+    changes = changes_between(deployed, described)
     _show_changes(changes, as_json)
     if not all(change.safe for change in changes):
         raise typer.Exit(1)
-
-
-def _queues(app: App) -> set[str]:
-    return set(app.plan.queues)
 
 
 def _list(described: Sequence[TaskDescription], as_json: bool) -> None:

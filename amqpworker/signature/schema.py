@@ -7,6 +7,7 @@ base64, and validation of a list ends at its first wrong item (a hostile body mu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,9 @@ FAIL_FAST = {"list", "tuple", "set", "frozenset"}
 if "fail_fast" in core_schema.DictSchema.__annotations__:
     FAIL_FAST |= {"dict"}
 BY_VALUE_ONLY = Enum._missing_.__func__  # type: ignore[attr-defined]
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ def json_schema_of(name: str, hint: Any) -> dict[str, Any]:
         schema = TypeAdapter(_holder({name: hint}, frozenset())).json_schema()
         found: dict[str, Any] = schema["properties"][name]
     except Exception:  # noqa: BLE001 - as a validator or a class of the user's may raise anything
-        return {"title": repr(hint)}
+        return {"hint": _ADDRESS.sub("", repr(hint))}
     return found | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
 
 

@@ -102,9 +102,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -125,14 +125,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         sharing=sharing,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(
-            ChildrenOfTasks(setup.children, runners, reporter.has_parent),
-            app_code,
-            isolation,
-            watch,
-            sharing,
-            UnknownTasksReport(settler.deferrals, reporter),
-        ),
+        services=(children, AppCode(lifespan, runners), isolation, watch, sharing, unknown_tasks),
     )
 
 
@@ -178,6 +171,8 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
