@@ -17,6 +17,7 @@ from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
+from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.send_options import Options, check_options, message_of
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
@@ -38,6 +39,7 @@ class TaskApp(Protocol):
     """What tasks need of an app."""
 
     settings: Settings
+    hooks: Hooks
 
     def send(self, message: Message[R]) -> Sent[R]:
         """Send a message."""
@@ -299,7 +301,7 @@ class RemoteTask(TaskView[P, R]):
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
 
 
-class Task(RemoteTask[P, R]):
+class Task(RemoteTask[P, R], HookDecorators):
     """A task: a function that workers run, and that can still be called as it is."""
 
     def __init__(
@@ -311,6 +313,7 @@ class Task(RemoteTask[P, R]):
         self.stores_result = options.stores_result
         self.time_limit = options.time_limit
         self.isolated = options.isolated
+        self.hooks = Hooks()
         self.upgrade = options.upgrade
         self.__wrapped__ = function
         self.adopt_names(function)
