@@ -89,7 +89,8 @@ class Life:
     def worker(self, threads: int = 2) -> Iterator[LocalWorker]:
         """Run a worker, which must end well."""
         queues = [QUEUE, "often", "bare"]
-        worker = LocalWorker(self.app, target="tests.lifecycle:app", queues=queues, threads=threads)
+        options = {"queues": queues, "threads": threads, "prefetch": 10}
+        worker = LocalWorker(self.app, target="tests.lifecycle:app", **options)
         worker.process.settler.listeners.add(self.settled.extend)
         worker.start()
         worker.wait_until_consuming()
@@ -117,10 +118,12 @@ class Life:
         """Have the broker deliver the only message of a queue again and again."""
         with raw_channel(self.broker.url) as channel:
             for _ in range(times):
-                method = channel.basic_get(queue)[0]
+                # From RabbitMQ 4.3 on, a nack does not count as a delivery.
+                own = channel.connection.channel()
+                method = own.basic_get(queue)[0]
+                own.close()
                 if method is None:
                     return
-                channel.basic_nack(method.delivery_tag)
 
     # ---- what has become of them ------------------------------------------------------------------------------------
 
