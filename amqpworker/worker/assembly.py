@@ -24,6 +24,7 @@ from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
@@ -105,6 +106,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     hooks = _hooks(app, settler, runners)
     tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
     settler.listeners.add(tuner.on_settled)
+    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -127,7 +129,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, watch, sharing, tuner),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks),
     )
 
 
@@ -210,6 +212,7 @@ def _prefetch_tuner(
 
 
 def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
     warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
