@@ -156,6 +156,16 @@ class Admin:
             raise channel_error(refused, f"peeking into queue {queue!r}", "read") from error
         return Depth(answer.message_count, answer.consumer_count)
 
+    def purge(self, queue: str) -> int:
+        """
+        Drop the messages that are ready in a queue, and return how many; what workers hold stays.
+
+        Raises Unroutable if the queue does not exist, AccessRefused if the user may not read from it.
+        """
+        what = f"purging queue {queue!r}"
+        answer = self._on_channel(lambda channel, on_done: channel.pika.queue_purge(queue, callback=on_done), what)
+        return int(answer.method.message_count)
+
     def peek(self, queue: str, most: int, matches: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
         """
         Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.
@@ -222,8 +232,8 @@ class Admin:
             return error
         return None
 
-    def _on_channel(self, action: Action) -> Any:
-        """Return the broker's answer to what `action` does on a channel of its own."""
+    def _on_channel(self, action: Action, what: str = "checking the topology") -> Any:
+        """Return the broker's answer to what `action` does on a channel of its own; `what` is that, for errors."""
         answers: Answers = SimpleQueue()
 
         def on_opened(channel: PikaChannel) -> None:
@@ -237,7 +247,7 @@ class Admin:
         try:
             return self._wait(answers)
         except ChannelError as error:
-            raise channel_error(error, "checking the topology", "read") from error
+            raise channel_error(error, what, "read") from error
 
     def _send(self, request: Request, answers: Answers) -> None:
         self._requests.append((request, answers))

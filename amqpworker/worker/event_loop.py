@@ -57,6 +57,8 @@ class EventLoopRunner:
         self.beat: Callable[[], None] = lambda: None
         """Called once per second by the event loop's thread, while it has one."""
         self._lock = threading.Lock()
+        # Those that were accepted before by a bounded queue, and all others.
+        self._first: deque[Delivery] = deque()
         self._waiting: deque[Delivery] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -77,7 +79,7 @@ class EventLoopRunner:
         """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
         with self._lock:
             if not self._free:
-                self._waiting.append(delivery)
+                (self._first if delivery.channel.goes_first else self._waiting).append(delivery)
                 return
             self._free -= 1
             loop = self._started_loop()
@@ -119,6 +121,7 @@ class EventLoopRunner:
     def drop_requeued(self) -> None:
         """Drop the waiting deliveries that were requeued."""
         with self._lock:
+            self._first = deque(one for one in self._first if one.channel.is_unclaimed(one))
             self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
 
     def abandon(self) -> None:
@@ -214,10 +217,11 @@ class EventLoopRunner:
             self._running.pop(id(delivery), None)
 
     def _start_next(self) -> None:
-        """Start the delivery that has waited longest, or free the slot."""
+        """Start the delivery that has waited longest, first of those that go first; or free the slot."""
         with self._lock:
-            if not self._waiting:
+            waiting = self._first or self._waiting
+            if not waiting:
                 self._free += 1
                 return
-            following = self._waiting.popleft()
+            following = waiting.popleft()
         self._start(following)
