@@ -103,7 +103,7 @@ def _other_bound(name: str, vhost: str, current: str | None, declared: str | Non
     )
 
 
-_BOUND = re.compile(r"none|the value '(?P<bound>\d+)'.*", re.DOTALL)
+_BOUND = re.compile(r"none|(?:the value )?'(?P<bound>\d+)'.*", re.DOTALL)
 _VALUE = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
 
 
