@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
+import os
+import pty
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from amqpworker import App, ConfigError, QueueFull, current
+from tests.cli import Ended, environment, run_here, started
 from tests.clients import Client, result_of
 from tests.integration.tasks import another_of, echo_of
 from tests.support import Broker, raw_channel, wait_until
@@ -209,3 +216,113 @@ def test_a_worker_with_another_bound_ends_with_the_migration(
     with running(app, wait=False, code=2, threads=1) as worker:
         wait_until(lambda: worker.code is not None, 20, "the worker ends")
     assert "exists with max_length=10, but this app declares none" in caplog.text
+
+
+# ---- the program ----------------------------------------------------------------------------------------------------
+
+SHOP = """
+from amqpworker import App
+app = App()
+app.queue("small", max_length=3)
+
+@app.task(name="shop.small", queue="small")
+def small(n: int) -> None: ...
+
+@app.task(name="shop.plain", queue="plain")
+def plain(n: int) -> None: ...
+"""
+
+
+@pytest.fixture
+def cli(
+    vhost: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], Ended]:
+    """Run a command with an app whose broker is the test's, by the environment."""
+    (tmp_path / "boundedshop.py").write_text(SHOP)
+    monkeypatch.delitem(sys.modules, "boundedshop", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("AMQPWORKER_URL", vhost.url)
+    return lambda line: run_here(capsys, *line.split())
+
+
+def test_topology_check_finds_another_bound_and_bindings_by_which_messages_come_twice(
+    cli: Callable[[str], Ended], vhost: Broker
+) -> None:
+    command = f"topology check boundedshop:app --management {vhost.node.management_url}"
+    assert cli("topology declare boundedshop:app").code == 0
+    assert cli(command).code == 0
+    with raw_channel(vhost.url) as channel:
+        channel.queue_delete("plain")
+    vhost.declare_queue("plain.due")
+    vhost.bind_queue("plain", **{**PLAIN, "x_max_length": 5})
+    with raw_channel(vhost.url) as channel:
+        for queue, key in ((SMALL, SMALL), ("plain", "plain"), ("plain.due", "plain")):
+            channel.queue_bind(queue, "amqpworker.due", key)
+    found = {(one["kind"], one["name"]): one["text"] for one in cli(f"{command} --json").json["findings"]}
+    assert found.keys() == {("differs", "plain"), ("doubled", SMALL), ("doubled", "plain.due")}
+    assert "exists with max_length=5, but this app declares none" in found["differs", "plain"]
+    assert "`amqpworker topology declare` removes this binding" in found["doubled", SMALL]
+    assert max(map(len, cli(command).out.splitlines())) <= 80
+    with raw_channel(vhost.url) as channel:
+        channel.queue_delete("plain")
+        channel.queue_delete("plain.due")
+    assert cli("topology declare boundedshop:app").code == 0
+    assert cli(command).code == 0
+    assert bindings(vhost) == BOUND_TO
+
+
+PLAIN = {
+    "x_dead_letter_exchange": "amqpworker.dead",
+    "x_dead_letter_routing_key": "plain",
+    "x_dead_letter_strategy": "at-least-once",
+    "x_overflow": "reject-publish",
+    "x_delivery_limit": 200,
+}
+
+
+def test_purging_drops_what_waits_in_both_queues_and_asks_first(
+    cli: Callable[[str], Ended], vhost: Broker, tmp_path: Path
+) -> None:
+    command = "queues purge small --app boundedshop:app"
+    assert "does not exist on this broker yet" in cli(command).complaint()
+    cli("topology declare boundedshop:app")
+    assert cli(command) == Ended(0, "Dropped 0 messages of 'small' and 0 messages of 'small.due'.\n", "")
+    for exchange, key in (("tasks", SMALL), ("due", SMALL), ("due", SMALL), ("dead", SMALL), ("tasks", "plain")):
+        assert vhost.publish(f"amqpworker.{exchange}", key, "{}")
+    question = "Drop 1 message of 'small' and 2 messages of 'small.due' for good?"
+    unanswered = cli(command)
+    assert unanswered.code == 2
+    assert unanswered.complaint() == f"{question} There is no terminal to ask at: answer with --yes."
+    for answer, code in (("n\n", 1), ("\x03", 130), ("y\n", 0)):
+        before = vhost.count(SMALL), vhost.count(DUE)
+        assert before == (1, 2), "nothing was dropped yet"
+        told, ended = answered(tmp_path, vhost, command, answer)
+        assert ended == code
+        assert question in told
+    assert (vhost.count(SMALL), vhost.count(DUE)) == (0, 0)
+    assert (vhost.count("small.dead"), vhost.count("plain")) == (1, 1)
+    assert cli("queues purge plain --app boundedshop:app --yes --json").json == [{"queue": "plain", "purged": 1}]
+    assert "The app has no queue 'smal': did you mean small?" in cli("queues purge smal --app boundedshop:app").err
+
+
+def answered(folder: Path, vhost: Broker, command: str, answer: str) -> tuple[str, int]:
+    """Run a command at a terminal at which somebody answers; return what is shown there, and the exit code."""
+    ours, its = pty.openpty()
+    with started(
+        folder,
+        environment(vhost.url),
+        *command.split(),
+        stdin=its,
+        stdout=its,
+        stderr=its,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    ) as process:
+        os.close(its)
+        told = b""
+        while b"?" not in told:
+            told += os.read(ours, 1000)
+        os.write(ours, answer.encode())
+        code = process.wait(20)
+    os.close(ours)
+    return told.decode(), code
