@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amqpworker import App, QueueFull
+from amqpworker import App, QueueFull, Sent
 from amqpworker.testing.waiting import is_true_within
 from tests.cli import environment, started
 from tests.stormtasks import BOUND, QUEUE
@@ -41,12 +41,15 @@ class Storm:
 
 
 def rage(app: App, broker: Broker, folder: Path, seconds: float) -> Storm:
-    """Have a worker run tasks that fail for so long, then have them succeed, and wait until all that was accepted did."""
+    """Have a worker run tasks that fail for this time, then have them succeed, and wait until all that was accepted has."""
     storm = Storm()
     task = app.remote(name="storm", queue=app.queue(QUEUE, max_length=BOUND))(lambda: None)
     other = app.remote(name="other", queue=OTHER)(lambda: None)
     other.options(delay=0.125).send()
     broker.wait_for_message(OTHER)
+
+    # In one burst, so that the queue is full when the worker starts.
+    storm.accepted += [one.id for one in app.send_each(task.message() for _ in range(BOUND)) if isinstance(one, Sent)]
 
     def send() -> None:
         try:
@@ -62,7 +65,7 @@ def rage(app: App, broker: Broker, folder: Path, seconds: float) -> Storm:
     env = environment(broker.url, STORM_FOLDER=str(folder), PYTHONPATH=str(Path(__file__).parents[1]))
     with (folder / "log").open("wb") as log, started(folder, env, *command, stdout=log, stderr=log) as worker:
         delay = repeated(lambda: other.options(delay=1.0).send(), 0.02)
-        with reading(broker, storm), repeated(send, 0.01), repeated(look, 0.1), delay:
+        with reading(broker, storm), repeated(send, 0.005), repeated(look, 0.1), delay:
             assert not is_true_within(seconds, lambda: worker.poll() is not None), "the worker has ended"
         (folder / "calm").touch()
         wait_until(lambda: set(storm.accepted) <= done(folder), 120, "all that was accepted is done")
@@ -75,8 +78,8 @@ def check(storm: Storm, broker: Broker, on_time: float) -> None:
     """Check that accepted work never waited for the bound, and that this share of the other queue's messages was on time."""
     seen = f"{len(storm.accepted)} accepted, {storm.refused} refused, {storm}"
     assert max(storm.due) < PREFETCH, seen
-    assert storm.refused > 100, seen
-    assert len(storm.accepted) > BOUND, seen
+    assert storm.refused > 10, seen
+    assert len(storm.accepted) > 1.5 * BOUND, seen
     assert max(storm.new) <= 1.1 * BOUND, seen
     assert storm.late_at(on_time) <= 0.1, seen
     for queue in (QUEUE, f"{QUEUE}.due", f"{QUEUE}.dead", "amqpworker.parked"):

@@ -70,7 +70,7 @@ class Plan:
 
     def add_queue(self, name: str, max_length: int | None = None, declare: bool | None = None) -> None:
         """
-        Add a queue, any number of times; what is None says nothing about it.
+        Add a queue, any number of times; `None` states nothing about it.
 
         Raises ConfigError if a queue cannot have this name or bound, or if the app has stated something else about it before.
         """

@@ -306,7 +306,7 @@ def test_purging_drops_what_waits_in_both_queues_and_asks_first(
 
 
 def answered(folder: Path, vhost: Broker, command: str, answer: str) -> tuple[str, int]:
-    """Run a command at a terminal at which somebody answers; return what is shown there, and the exit code."""
+    """Run a command at a terminal and answer there; return what is shown there, and the exit code."""
     ours, its = pty.openpty()
     with started(
         folder,

@@ -52,7 +52,7 @@ def app_with(**settings: bool) -> App:
 
 
 @pytest.mark.parametrize("first", ["task", "bound"])
-def test_a_task_that_only_names_a_queue_says_nothing_of_its_bound(first: str) -> None:
+def test_a_task_that_only_names_a_queue_states_nothing_about_its_bound(first: str) -> None:
     app = app_with()
     if first == "task":
         app.task(name="a", queue="work")(lambda: None)
