@@ -58,7 +58,7 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
 def _too_few_channels(error: NoChannelLeft, what: str) -> ConfigError:
     return ConfigError(
         f"No channel is left for {what}: this broker allows {error.limit} per connection (channel_max). A worker requires one for "
-        f"each of its queues and {WORKER_CHANNELS} more, a publisher up to {PUBLISHER_CHANNELS}: raise channel_max in "
+        f"each of its queues, two if the queue is bounded, and {WORKER_CHANNELS} more, a publisher up to {PUBLISHER_CHANNELS}: raise channel_max in "
         f"rabbitmq.conf, or consume from fewer queues in one pool."
     )
 

@@ -62,7 +62,7 @@ def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is
     error = channel_error(NoChannelLeft(3), "consuming from queue 'a'", "read")
     assert type(error) is ConfigError
     assert "allows 3 per connection (channel_max)" in str(error)
-    assert "one for each of its queues and 2 more" in str(error)
+    assert "one for each of its queues, two if the queue is bounded, and 2 more" in str(error)
 
 
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
