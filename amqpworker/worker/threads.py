@@ -52,8 +52,8 @@ class RunnerThreads:
         self._acceptance = Acceptance()
         self.permits = Permits(concurrency.suspects)
         bounded = concurrency.bounded
-        self._shared = make_work_queue(not bounded.issubset(concurrency.own))
-        self._own = {queue: make_work_queue(queue in bounded) for queue in concurrency.own}
+        self._shared = make_work_queue(bounded.difference(concurrency.own))
+        self._own = {queue: make_work_queue(bounded.intersection({queue})) for queue in concurrency.own}
         own = [work for queue, work in self._own.items() for _ in range(concurrency.own[queue])]
         # For each thread, the queue that it takes deliveries from.
         self._work_queues = [self._shared] * concurrency.threads + own
@@ -68,7 +68,8 @@ class RunnerThreads:
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running)
+        waiting = make_work_queue(bounded)
+        self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running, waiting)
         # Each delivery is routed only if there is more than one work queue, or both kinds of tasks.
         self._to_thread: Callable[[Delivery], None] = self._to_work_queue if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if executor.has_coroutines else self._to_thread
