@@ -105,6 +105,8 @@ def declare(app: AppArgument, scheduler: Schedulers = None) -> None:
     """
     Declare everything that an app needs. What exists already is not changed.
 
+    Of a bounded queue the binding is removed by which each message that is due would come twice.
+
     Run it once with an administrator's permissions; workers and producers can then run with AMQPWORKER_DECLARE=0.
 
     Exit codes: 0 everything exists, 2 something could not be declared.
