@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -23,14 +24,19 @@ from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.hook_calls import HookTable
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
@@ -78,7 +84,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    publisher = app.producer.publisher
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
@@ -90,20 +95,19 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, app.producer.publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
-    context = None if app.lifespan is None else app.lifespan()
-    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+    lifespan = _lifespan(app, runners, stop_request)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
-    bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
-    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    sharing = _sharing(app, recorder, runners, consumer)
+    app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    hooks = _hooks(app, settler, runners)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
+    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -112,7 +116,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         reporter=reporter,
         signals=setup.signals,
         stop_requested=stop_request,
-        publisher=publisher,
+        publisher=app.producer.publisher,
         consumer=consumer,
         receiver=receiver,
         settler=settler,
@@ -123,9 +127,16 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         watch=watch,
         sharing=sharing,
         counters=counters,
+        hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
 def _settler(
@@ -133,9 +144,26 @@ def _settler(
 ) -> Settler:
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
-    # A new listener is added here.
+    # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
+    context = None if app.lifespan is None else app.lifespan()
+    return Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+
+
+def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
+    bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+
+
+def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
+    hooks = HookThreads(HookTable(app.hooks, app.tasks), runners.event_loop.run_coroutine)
+    if hooks.is_used:
+        settler.listeners.add(hooks.on_settled)
+    return hooks
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
@@ -172,11 +200,26 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         required, due = app.plan.worker_requirements(one.queue), app.plan.due_queue(one.queue)
         if due is not None:
-            found.append(Subscription(due, one.prefetch, required, beside=one.queue))
-        found.append(Subscription(one.queue, one.prefetch, required))
+            found.append(Subscription(due, one.first_prefetch, required, beside=one.queue))
+        found.append(Subscription(one.queue, one.first_prefetch, required))
     return found
 
 
-def _warn_of_mistyped_variables() -> None:
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    stop_request: StopRequest,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if runners.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
+
+
+def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

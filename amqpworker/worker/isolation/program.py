@@ -93,7 +93,7 @@ class IsolatedProgram:
         properties = request[0].properties
         registered = self._app.tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._app.tasks)
+            return outcomes.unknown_task(request[0], self._app.tasks, time.time())
         return self._executor.run(Run(registered, *request), self._run_coroutine)
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:

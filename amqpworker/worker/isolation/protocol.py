@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Outcome, Retry, Snooze
+from amqpworker.model.outcome import Dead, Deferred, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
@@ -25,7 +25,9 @@ Request: TypeAlias = tuple[Delivery, str, int, float, float]
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MAX_BYTES = 1 << 30
 
-ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
+ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Deferred, Dead)
+}
 
 
 class Unreadable(Exception):
