@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -49,21 +48,6 @@ Gate: TypeAlias = Callable[[Delivery, Mapping[str, int]], Outcome | None]
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class KnownCancels:
-    """
-    Where cancels of tasks are known.
-
-    `is_cancelled` returns whether the message of a run is cancelled, and `stored` checks delayed runs before they start.
-    """
-
-    is_cancelled: Callable[[Delivery], bool] | None = None
-    stored: StoredCancels | None = None
-
-
-NO_CANCELS = KnownCancels()
-
-
 class Acceptance:
     """Which outcomes are still settled while the process ends: all, results only, or none."""
 
@@ -89,8 +73,15 @@ class Acceptance:
 class Pipeline:
     """Takes deliveries from their claim until they are settled; safe to use from many threads."""
 
-    def __init__(self, executor: TaskExecutor, settler: Settler, isolation: Isolation) -> None:
+    def __init__(
+        self,
+        executor: TaskExecutor,
+        settler: Settler,
+        isolation: Isolation,
+        stored_cancels: StoredCancels | None = None,
+    ) -> None:
         self.executor = executor
+        self._stored_cancels = stored_cancels
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
@@ -105,7 +96,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if (stored := self.executor.stored_cancels) is None else stored.check(run)
+                refused = None if self._stored_cancels is None else self._stored_cancels.check(run)
                 if refused is not None:
                     outcome = refused
                 else:
@@ -138,7 +129,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if (stored := self.executor.stored_cancels) is None else await stored.check_async(run)
+                refused = None if self._stored_cancels is None else await self._stored_cancels.check_async(run)
                 if refused is not None:
                     outcome = refused
                 else:
@@ -180,13 +171,10 @@ class TaskExecutor:
         limits: Limits | None = None,
         middleware: MiddlewareStack | None = None,
         gates: Sequence[Gate] = (),
-        cancels: KnownCancels = NO_CANCELS,
         clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
         self._gates = tuple(gates)
-        self._asks_whether_cancelled = cancels.is_cancelled
-        self.stored_cancels = cancels.stored
         self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
@@ -242,7 +230,7 @@ class TaskExecutor:
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         task_id = properties.message_id or new_id()
-        return Run(registered, delivery, task_id, attempt, now, first_run, self._asks_whether_cancelled)
+        return Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())

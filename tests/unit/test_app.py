@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App
-from amqpworker.client.sent import Sent, no_store
+from amqpworker.client.sent import NO_ORIGIN, Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.reply import encode_done
 from amqpworker.results.store import ResultRow
@@ -183,13 +183,13 @@ def test_what_has_no_name_cannot_be_a_task() -> None:
 
 @pytest.mark.parametrize("name", ["get", "ready", "state", "successful", "wait"])
 def test_what_celery_calls_a_result_names_our_methods(name: str) -> None:
-    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    sent = Sent[None]("42", "mails.send", NO_ORIGIN)
     with pytest.raises(AttributeError, match=rf"^Sent has no '{name}': use \.result\(timeout=…\) or \.status\(\)\.$"):
         getattr(sent, name)
 
 
 def test_a_message_that_was_sent_has_no_other_attributes_and_can_be_copied_and_pickled() -> None:
-    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    sent = Sent[None]("42", "mails.send", NO_ORIGIN)
     assert not hasattr(sent, "colour")
     assert not hasattr(sent, "__deepcopy__")
     assert copy.deepcopy(sent) == copy.copy(sent) == pickle.loads(pickle.dumps(sent)) == sent
