@@ -20,7 +20,8 @@ class Requirement:
     """
     A part of the topology that must exist before a message is published, or a queue is consumed.
 
-    A plan makes one for each of its queues, one for the delay ladder and one for the exchanges alone; they are compared by identity.
+    A plan makes one for each of its queues and streams, one for the delay ladder and one for the exchanges alone; they are
+    compared by identity.
     """
 
     name: str
@@ -39,6 +40,10 @@ class Plan:
         self.queues: dict[str, Requirement] = {}
         self.base = Requirement("the exchanges", lambda: topology.base(namespace))
         self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
+        self.control = Requirement(f"stream {self.names.control}", lambda: topology.control(namespace))
+        self.cancelled = Requirement(
+            f"stream {self.names.cancelled}", lambda: topology.base(namespace) + topology.cancelled(namespace)
+        )
 
     def add_queue(self, name: str) -> None:
         """Add a queue, any number of times; raises ConfigError if a queue cannot have this name."""
@@ -70,9 +75,13 @@ class Plan:
         required = () if known is None else (known,)
         return (*required, self.ladder) if delayed else required
 
+    def if_declared(self, requirement: Requirement) -> tuple[Requirement, ...]:
+        """Return a requirement, or nothing if this app declares nothing."""
+        return (requirement,) if self.declare else ()
+
     def requirements_of_check(self) -> tuple[Requirement, ...]:
         """Return what must exist before it can be checked whether messages can be sent."""
-        return (self.base,) if self.declare else ()
+        return self.if_declared(self.base)
 
     def worker_requirements(self, queue: str) -> tuple[Requirement, ...]:
         """Return what must exist before a worker consumes from `queue`: its retries need the ladder."""
@@ -82,6 +91,7 @@ class Plan:
         """Return everything that the app and its schedulers need; raises ConfigError if a scheduler cannot have its name."""
         namespace = self.names.namespace
         parts = [self.queues[name].make_topology() for name in sorted(self.queues)]
+        parts += [self.control.make_topology(), self.cancelled.make_topology()]
         for scheduler in schedulers:
             topology.check_scheduler_name(scheduler, namespace)
             parts.append(topology.scheduler(namespace, scheduler))
