@@ -15,12 +15,15 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.stream_reader import FollowedStream
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
+from amqpworker.worker.cancelled_runs import CancelledRuns
+from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
@@ -36,6 +39,7 @@ from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.stream_service import StreamService
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
@@ -82,11 +86,13 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
-    limits = Limits(lambda _: stop_request.wake())
+    cancels, stored_cancels = Cancels(), None if store is None else StoredCancels(store)
+    limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
-    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
+    pipeline = Pipeline(executor, settler, isolation, stored_cancels)
+    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
@@ -102,6 +108,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
     app_code = AppCode(lifespan, runners)
+    followed = [_followed_cancels(app, CancelledRuns(cancels, runners, isolation))]
+    streams = StreamService(addresses(app.url), app.settings, followed, options.app, stop_request.wake)
     warn_of_long_tasks(app)
     _warn_of_mistyped_variables()
     return WorkerProcess(
@@ -122,10 +130,23 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         isolation=isolation,
         watch=watch,
         sharing=sharing,
+        streams=streams,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(
+            ChildrenOfTasks(setup.children, runners, reporter.has_parent),
+            app_code,
+            isolation,
+            watch,
+            sharing,
+            streams,
+        ),
     )
+
+
+def _followed_cancels(app: App, runs: CancelledRuns) -> FollowedStream:
+    plan = app.plan
+    return FollowedStream(plan.names.cancelled, plan.if_declared(plan.cancelled), "first", runs.on_entry)
 
 
 def _settler(
