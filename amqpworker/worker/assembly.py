@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.broker.stream_reader import FollowedStream
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
@@ -82,23 +83,20 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    publisher = app.producer.publisher
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
-    cancels, stored_cancels = Cancels(), None if store is None else StoredCancels(store)
+    cancels = Cancels()
     limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
     executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
-    pipeline = Pipeline(executor, settler, isolation, stored_cancels)
+    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
     runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, app.producer.publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
@@ -107,11 +105,10 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners)
+    app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     followed = [_followed_cancels(app, CancelledRuns(cancels, runners, isolation))]
     streams = StreamService(addresses(app.url), app.settings, followed, options.app, stop_request.wake)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -120,7 +117,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         reporter=reporter,
         signals=setup.signals,
         stop_requested=stop_request,
-        publisher=publisher,
+        publisher=app.producer.publisher,
         consumer=consumer,
         receiver=receiver,
         settler=settler,
@@ -133,15 +130,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         streams=streams,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(
-            ChildrenOfTasks(setup.children, runners, reporter.has_parent),
-            app_code,
-            isolation,
-            watch,
-            sharing,
-            streams,
-        ),
+        services=(children, app_code, isolation, watch, sharing, streams),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
 def _followed_cancels(app: App, runs: CancelledRuns) -> FollowedStream:
@@ -191,6 +187,7 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _warn(app: App) -> None:
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")
