@@ -16,7 +16,6 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.broker.publisher import Publisher
-from amqpworker.broker.stream_reader import FollowedStream
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -40,7 +39,7 @@ from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
-from amqpworker.worker.stream_service import StreamService
+from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
@@ -84,9 +83,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
     store = _checked_store(app)
-    counters = OutcomeCounters()
+    counters, cancels = OutcomeCounters(), Cancels()
     settler = _settler(app, options, store, counters, wake)
-    cancels = Cancels()
     limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
@@ -106,8 +104,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
     sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    followed = [_followed_cancels(app, CancelledRuns(cancels, runners, isolation))]
-    streams = StreamService(addresses(app.url), app.settings, followed, options.app, stop_request.wake)
+    # A new stream is added here.
+    followed = [CancelledRuns(cancels, runners, isolation).stream(app.plan)]
+    streams = Streams(app, options.app, followed, lambda: consumer.keeper.start())  # noqa: PLW0108
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -127,7 +126,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         isolation=isolation,
         watch=watch,
         sharing=sharing,
-        streams=streams,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
         services=(children, app_code, isolation, watch, sharing, streams),
@@ -138,11 +136,6 @@ def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, 
     consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
     publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
     runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
-
-
-def _followed_cancels(app: App, runs: CancelledRuns) -> FollowedStream:
-    plan = app.plan
-    return FollowedStream(plan.names.cancelled, plan.if_declared(plan.cancelled), "first", runs.on_entry)
 
 
 def _settler(

@@ -148,6 +148,11 @@ class Pipeline:
             settle(delivery, outcome, run)
         return True
 
+    def close(self) -> None:
+        """End the threads that it has."""
+        if self._stored_cancels is not None:
+            self._stored_cancels.close()
+
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
         try:

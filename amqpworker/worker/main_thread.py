@@ -39,7 +39,6 @@ from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stacks import stack_of
 from amqpworker.worker.stop_request import StopRequest
-from amqpworker.worker.stream_service import StreamService
 from amqpworker.worker.threads import RunnerThreads
 
 # Its lines are about the process, and have the name of its program.
@@ -81,7 +80,6 @@ class WorkerProcess:
     isolation: Isolation
     watch: ConsumerWatch
     sharing: Sharing
-    streams: StreamService
     counters: OutcomeCounters
     services: Sequence[Service]
     stop_now: bool = False
@@ -128,10 +126,6 @@ class WorkerProcess:
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         for service in self.services:
             service.start()
-        # What is cancelled must be known before anything is consumed.
-        while not (self.streams.is_ready or self.stop_requested.wait(CHECK) or self.lifespan.has_ended):
-            self._record()
-        self.consumer.keeper.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.keeper.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)

@@ -133,6 +133,7 @@ class RunnerThreads:
         for work in self._work_queues:
             work.put(None)
         self.event_loop.stop()
+        self._pipeline.close()
 
     def _route(self, delivery: Delivery) -> None:
         """Put a delivery where its task can run: coroutines do not wait for a free thread."""
