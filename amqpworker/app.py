@@ -24,6 +24,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
+from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
@@ -33,6 +34,7 @@ from amqpworker.schedules.registry import AppSchedules
 from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
 from amqpworker.signature.task_names import default_name, names_of
+from amqpworker.signature.versions import Upgrade, check_version
 from amqpworker.task import (
     AsyncTask,
     RemoteTask,
@@ -51,7 +53,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp, AppSchedules):
+class App(AsyncApp, AppSchedules, HookDecorators):
     """
     Tasks on RabbitMQ.
 
@@ -100,6 +102,7 @@ class App(AsyncApp, AppSchedules):
         self.results = results
         self.lifespan = lifespan
         self.middleware = tuple(middleware)
+        self.hooks = Hooks()
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self.schedules, self.unfinished_schedules = {}, {}
@@ -164,6 +167,8 @@ class App(AsyncApp, AppSchedules):
         hard_limit: LimitSpec = None,
         isolated: bool = False,
         inject: Sequence[str] = (),
+        version: int = 1,
+        upgrade: Upgrade | None = None,
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -179,6 +184,8 @@ class App(AsyncApp, AppSchedules):
         hard_limit: LimitSpec = None,
         isolated: bool = False,
         inject: Sequence[str] = (),
+        version: int = 1,
+        upgrade: Upgrade | None = None,
     ) -> Any:
         """
         Make a function a task.
@@ -188,15 +195,17 @@ class App(AsyncApp, AppSchedules):
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
         seconds the task is abandoned together with its worker process, and its retry policy decides what follows. A task
         that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child. `inject`
-        names parameters that a decorator of the function passes to it: they are not part of a message.
+        names parameters that a decorator of the function passes to it: they are not part of a message. `version` numbers the
+        task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
+        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md).
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
 
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
-                valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, or `inject` names what is
-                not a parameter.
+                valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
+                parameter, or `version` or `upgrade` is not valid.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -204,13 +213,14 @@ class App(AsyncApp, AppSchedules):
         """
         older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
         limit = time_limit_of(time_limit, hard_limit)
+        checked_version = check_version(version, upgrade)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             check_decorated(function, "task")
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, older_names))
-            options = TaskOptions(policy(retry), result, limit, isolated)
+            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade)
             signature = Signature.of(function, task_name, injected)
             task: Task[..., Any] = Task(self, task_queue, function, signature, options)
             for each in names:
@@ -221,24 +231,27 @@ class App(AsyncApp, AppSchedules):
 
         return register if function is None else register(function)
 
-    def remote(self, *, name: str, queue: str | None = None) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
+    def remote(
+        self, *, name: str, queue: str | None = None, version: int = 1
+    ) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
         """
-        Describe a task of another program, by a function whose body is never run.
+        Describe a task of another program, by a function whose body is never run; `version` is that of its parameters.
 
         Raises:
-            ConfigError: the name is taken, a parameter cannot be carried as JSON, or the queue name is not valid.
+            ConfigError: the name is taken, a parameter cannot be carried as JSON, the queue name or the version is not valid.
 
         Example:
             @app.remote(name="billing.charge", queue="billing")
             def charge(order_id: str, cents: int) -> str:
                 raise NotImplementedError  # mypy does not accept `...` if something is returned
         """
+        checked_version = check_version(version)
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
             check_decorated(function, "remote")
             task_name = plain(name)
             task_queue = plain(queue) if queue is not None else self.default_queue
-            task: RemoteTask[P, R] = RemoteTask(self, task_queue, Signature.of(function, task_name))
+            task: RemoteTask[P, R] = RemoteTask(self, task_queue, Signature.of(function, task_name), checked_version)
             task.adopt_names(function)
             self._check_name(task_name)
             self.plan.add_queue(task_queue)

@@ -26,14 +26,19 @@ from amqpworker.worker.cancelled_runs import CancelledRuns
 from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.hook_calls import HookTable
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
@@ -98,12 +103,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The services, and what they need.
     app.users.worker_started()
-    context = None if app.lifespan is None else app.lifespan()
-    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+    lifespan = _lifespan(app, runners, stop_request)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
-    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+    sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    hooks = _hooks(app, settler, runners)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
+    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
     # A new stream is added here.
     followed = [CancelledRuns(cancels, runners, isolation).stream(app.plan)]
     streams = Streams(app, options.app, followed, lambda: consumer.keeper.start())  # noqa: PLW0108
@@ -127,8 +134,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         watch=watch,
         sharing=sharing,
         counters=counters,
+        hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, isolation, watch, sharing, streams),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks, streams),
     )
 
 
@@ -143,9 +151,26 @@ def _settler(
 ) -> Settler:
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
-    # A new listener is added here.
+    # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
+    context = None if app.lifespan is None else app.lifespan()
+    return Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+
+
+def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
+    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+
+
+def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
+    hooks = HookThreads(HookTable(app.hooks, app.tasks), runners.event_loop.run_coroutine)
+    if hooks.is_used:
+        settler.listeners.add(hooks.on_settled)
+    return hooks
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
@@ -177,10 +202,24 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+
+
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    stop_request: StopRequest,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if runners.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
 
 
 def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
     warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

@@ -18,11 +18,22 @@ from amqpworker.errors import InvalidArguments, TaskCancelled
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import ATTEMPT, EXPIRES, FIRST_RUN, UnusableHeader, now_text, read_headers, time_text
+from amqpworker.model.headers import (
+    ATTEMPT,
+    EXPIRES,
+    FIRST_RUN,
+    VERSION,
+    UnusableHeader,
+    now_text,
+    read_headers,
+    time_text,
+    version_of,
+)
 from amqpworker.model.message import JSON, Delivery, Properties, new_id
 from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
+from amqpworker.signature.versions import upgraded
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
@@ -187,6 +198,7 @@ class TaskExecutor:
         self._late_calls = LateCalls()
         self._process = os.getpid()
         self.has_coroutines = any(map(_in_event_loop, tasks.values()))
+        self._keeps_returned = any(task.hooks.on_success or task.app.hooks.on_success for task in tasks.values())
 
     def start(self) -> None:
         """Start the thread that watches time limits, if a task has any here; raises ThreadLimitReached without room for it."""
@@ -231,7 +243,9 @@ class TaskExecutor:
                 return outcome
         registered = self._tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._tasks)
+            return outcomes.unknown_task(delivery, self._tasks, now)
+        if known.get(VERSION, 1) > registered.version:
+            return outcomes.newer_version(delivery, known[VERSION], registered.version, now)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         task_id = properties.message_id or new_id()
@@ -258,9 +272,11 @@ class TaskExecutor:
         Raises RunAbandoned if it exceeded its hard limit, and its message has been settled.
         """
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
         value, failure = None, None
         try:
             try:
@@ -278,6 +294,8 @@ class TaskExecutor:
             failure = late
             self._limits.end_interruptions()
         if failure is None:
+            if self._keeps_returned:
+                run.returned = value
             return outcomes.from_result(run, value, self._wants_result(run), self._now)
         try:
             return outcomes.from_exception(run, failure, self._now)
@@ -291,9 +309,11 @@ class TaskExecutor:
     async def call_async(self, run: Run) -> Outcome:
         """As `call`, for a coroutine function, in this event loop."""
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
         try:
             if run.registered.time_limit is UNLIMITED:
                 value = await self._invoke_async(run, call)
@@ -303,6 +323,8 @@ class TaskExecutor:
             raise
         except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
             return outcomes.from_exception(run, error, self._now)
+        if self._keeps_returned:
+            run.returned = value
         return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
     def _call_within_limits(self, run: Run, call: Call) -> Any:
@@ -341,6 +363,7 @@ class TaskExecutor:
         task_context.set(run)
         try:
             outcome = run_coroutine(self.call_async(run)) if run.registered.signature.is_async else self.call(run)
+            outcome = outcomes.with_returned(outcome, run)
         except BaseException as error:  # noqa: BLE001 - an error of our own must not look like a crash of the task
             outcome = outcomes.internal_error(run.delivery, error)
         exit_if_forked_child(self._process)
@@ -356,6 +379,15 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
 
 
 INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
+
+
+def _upgraded(run: Run) -> bytes:
+    """Return the body of a message as its task has it now; raises InvalidArguments if the upgrade fails."""
+    registered, body = run.registered, run.delivery.body
+    version = version_of(run.delivery.properties.headers)
+    if registered.upgrade is None or version >= registered.version:
+        return body
+    return upgraded(registered.name, registered.upgrade, version, body)
 
 
 def _in_event_loop(registered: Task[Any, Any]) -> bool:

@@ -43,6 +43,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
+from amqpworker.worker.deferrals import Deferrals
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
 
@@ -82,6 +83,7 @@ class Settler:
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
         self.listeners = Listeners()
+        self.deferrals = Deferrals(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
         self._now = clock.now
@@ -89,6 +91,7 @@ class Settler:
         self._acks: deque[Settled] = deque()
         self._requeues: deque[Settled] = deque()
         self._replying: set[Delivery] = set()
+        self._flushing = False
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
 
@@ -98,7 +101,7 @@ class Settler:
 
         Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published.
         """
-        settled = new_tuple(Settled, (delivery, outcome, run, self._now()))
+        settled = new_tuple(Settled, (delivery, outcome, run, self._now(), None))
         match outcome:
             case Done():
                 if run is not None and log.wants(self._done_level):
@@ -112,9 +115,8 @@ class Settler:
                 self._retry(settled, outcome)
             case Postpone():
                 self._postpone(settled, outcome)
-            case Deferred(delay, reason, since):
-                log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=reason)
-                self._replace(settled, envelope.deferred(delivery, delay, settled.id or new_id(), self._names, since))
+            case Deferred():
+                self._defer(settled, outcome)
             case Dead():
                 self._dead_letter(settled, outcome)
             case Cancelled():
@@ -247,6 +249,14 @@ class Settler:
         )
         self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
 
+    def _defer(self, settled: Settled, outcome: Deferred) -> None:
+        delay, since = outcome.delay, outcome.unknown_since
+        log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
+        if since is not None:
+            self.deferrals.note(settled.task or "", settled.queue, delay, outcome.reason)
+        copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
+        self._replace(settled, copy)
+
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
         """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
@@ -287,7 +297,7 @@ class Settler:
         refusal: InvalidArguments | None = None
         for letter in envelope.shrink_to_fit(whole):
             try:
-                self._replace(settled, letter, reply if delivery.properties.reply_to else None)
+                self._replace(settled._replace(letter=letter), letter, reply if delivery.properties.reply_to else None)
             except InvalidArguments as error:
                 log.warning("dead_letter_truncated", id=task_id, reason=str(error))
                 refusal = error
@@ -315,6 +325,13 @@ class Settler:
 
     def flush(self) -> None:
         """Send the acknowledgements of what was settled, in as few frames as the rules allow, and emit the events."""
+        self._flushing = True
+        try:
+            self._flush()
+        finally:
+            self._flushing = False
+
+    def _flush(self) -> None:
         events: list[Settled] = []
         tags: dict[ConsumerChannel, list[int]] = {}
         acks = self._acks
@@ -346,9 +363,9 @@ class Settler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything is settled."""
+        """Whether everything is settled and reported."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
-        return self.copies.is_idle and not (self._replying or self._requeues or self._acks)
+        return self.copies.is_idle and not (self._replying or self._requeues or self._acks or self._flushing)
 
 
 def _refusal(error: Exception) -> bytes:

@@ -263,4 +263,19 @@ MUTANTS = (
         ("tests/unit/schedules/test_tick.py",),
         (Mutation("tick_message", "tick_id(A, B, C, D)", "new_id()"),),
     ),
+    Mutant(
+        "dead-letter at once what newer code has sent",
+        ("tests/unit/worker/test_deferrals.py",),
+        (Mutation("_while_deployed", "W is None", "True"),),
+    ),
+    Mutant(
+        "let a message that no worker knows wait for ever",
+        ("tests/unit/policies/test_unknown_wait.py",),
+        (Mutation("next_wait", "W >= P", "False"),),
+    ),
+    Mutant(
+        "run a message of a newer version as if it were of this one",
+        ("tests/unit/worker/test_deferrals.py",),
+        (Mutation("TaskExecutor.admit", "A > B", "False"),),
+    ),
 )
