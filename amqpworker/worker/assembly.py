@@ -107,13 +107,10 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks = _hooks(app, settler, runners)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
     tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
     settler.listeners.add(tuner.on_settled)
-    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
-    # A new stream is added here.
-    followed = [CancelledRuns(cancels, runners, isolation).stream(app.plan)]
-    streams = Streams(app, options.app, followed, lambda: consumer.keeper.start())  # noqa: PLW0108
+    streams = _streams(app, options, CancelledRuns(cancels, runners, isolation), consumer)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -138,6 +135,11 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         # A new one is added here. They are stopped in reverse order.
         services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks, streams),
     )
+
+
+def _streams(app: App, options: WorkerOptions, cancelled_runs: CancelledRuns, consumer: Consumer) -> Streams:
+    # A new stream is added here.
+    return Streams(app, options.app, [cancelled_runs.stream(app.plan)], lambda: consumer.keeper.start())  # noqa: PLW0108
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
