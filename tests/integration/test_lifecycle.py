@@ -14,6 +14,7 @@ import pika
 import pytest
 
 from amqpworker import DeadLetter, Message, Retried, Run, Unroutable
+from amqpworker.client.cancelling import announce
 from amqpworker.hooks import Settled
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import new_id
@@ -41,7 +42,7 @@ HEAD = "| transition | from | to | when | log line | hook |"
 TASKS = "amqpworker.tasks"
 QUEUE = lifecycle.QUEUE
 
-NOT_YET: set[type] = {Deferred, Cancelled}
+NOT_YET: set[type] = {Deferred}
 """Outcomes that no worker decides on yet."""
 
 
@@ -235,6 +236,16 @@ def run_again(life: Life) -> None:
     life.expect(life.send("crashes"), (Snooze, "crashed-once"), (Dead, "crashed"))
 
 
+def cancelled(life: Life) -> None:
+    """The one waits for its time, the other runs."""
+    waits, runs = life.send("works", 10, delay=0.5), life.send("loops")
+    announce(life.app, [waits])
+    life.expect(waits, (Cancelled, "cancelled"))
+    wait_until(lambda: runs in lifecycle.started, 10, "it runs")
+    announce(life.app, [runs], force=True)
+    life.expect(runs, (Cancelled, "interrupted"))
+
+
 def renewed(life: Life) -> None:
     """A message that was delivered often is replaced by a copy, which runs."""
     life.expect(life.often, (Republish, "renewed"), (Done, "done"))
@@ -302,7 +313,16 @@ def requeued(life: Life) -> None:
 
 
 BEFORE: list[Callable[[Life], None]] = [sent_or_refused, delayed, delivered_too_often]
-WITH_A_WORKER: list[Callable[[Life], None]] = [never_run, run_once, run_again, renewed, stranded, moved, redelivered]
+WITH_A_WORKER: list[Callable[[Life], None]] = [
+    never_run,
+    run_once,
+    run_again,
+    cancelled,
+    renewed,
+    stranded,
+    moved,
+    redelivered,
+]
 
 
 def test_each_transition_is_taken_as_the_page_has_it(vhost: Broker, caplog: pytest.LogCaptureFixture) -> None:
