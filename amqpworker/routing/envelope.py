@@ -41,7 +41,7 @@ MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
-BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.VERSION, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
 REASONS_BEFORE_RUN = ("unknown-task", "malformed", "expired")
 """Why a message is dead whose task has not run: then its letter shows since when its task was unknown."""
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
