@@ -155,6 +155,23 @@ def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, na
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
 
 
+def rescheduled(delivery: Delivery, delay: float, names: Names, now: float) -> Publication:
+    """
+    Return the copy of a message in the delay ladder that is due in `delay` seconds, as the attempt that it is.
+
+    Raises InvalidArguments if it expires before it is due.
+    """
+    wait = ladder.clamp(delay)
+    due = now + wait
+    expires = h.time_of((delivery.properties.headers or {}).get(h.EXPIRES))
+    if expires is not None and expires <= due * 1000:
+        raise InvalidArguments(f"The message expires at {time_text(expires)}, before it would be due: {now_text(due)}.")
+    copy = _delayed(delivery, delivery.properties.message_id or new_id(), wait, {h.ETA: now_text(due)}, names)
+    assert copy.properties.headers is not None
+    copy.properties.headers.pop(h.RETURNED, None)
+    return copy
+
+
 def republished(delivery: Delivery, names: Names) -> Publication:
     """Return a copy of a delivery for its own queue; the broker counts the deliveries of the copy from zero."""
     properties = _copy_allowed_properties(delivery.properties)
