@@ -42,6 +42,7 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
+    from amqpworker.client.dead_letters_api import DeadLetters
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -266,6 +267,13 @@ class App(AsyncApp, AppSchedules):
         """Import the modules that hold tasks, as a worker does; raises ConfigError if that is not possible."""
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
