@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -24,6 +25,8 @@ from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.hook_calls import HookTable
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
@@ -78,7 +81,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    publisher = app.producer.publisher
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
@@ -90,20 +92,16 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, app.producer.publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
-    context = None if app.lifespan is None else app.lifespan()
-    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+    lifespan = _lifespan(app, runners, stop_request)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
-    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
-    app_code = AppCode(lifespan, runners)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    sharing = _sharing(app, recorder, runners, consumer)
+    app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    hooks = _hooks(app, settler, runners)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -112,7 +110,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         reporter=reporter,
         signals=setup.signals,
         stop_requested=stop_request,
-        publisher=publisher,
+        publisher=app.producer.publisher,
         consumer=consumer,
         receiver=receiver,
         settler=settler,
@@ -123,9 +121,16 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         watch=watch,
         sharing=sharing,
         counters=counters,
+        hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(children, app_code, hooks, isolation, watch, sharing),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
 def _settler(
@@ -133,9 +138,26 @@ def _settler(
 ) -> Settler:
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
-    # A new listener is added here.
+    # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
+    context = None if app.lifespan is None else app.lifespan()
+    return Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+
+
+def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
+    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+
+
+def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
+    hooks = HookThreads(HookTable(app.hooks, app.tasks), runners.event_loop.run_coroutine)
+    if hooks.is_used:
+        settler.listeners.add(hooks.on_settled)
+    return hooks
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
@@ -170,6 +192,7 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _warn(app: App) -> None:
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

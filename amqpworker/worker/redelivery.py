@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from amqpworker.model.dead_letter import has_waited
 from amqpworker.model.headers import CRASHES, count_of
 from amqpworker.model.message import Delivery, Headers
 
@@ -48,4 +49,7 @@ def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
         return RedeliveryAction.REPUBLISH
     if supervised:
         return RedeliveryAction.ASK
-    return RedeliveryAction.ISOLATE if count >= SUSPECT_DELIVERIES else RedeliveryAction.RUN
+    if count < SUSPECT_DELIVERIES:
+        return RedeliveryAction.RUN
+    # From RabbitMQ 4.0 on, the count includes deliveries to tools that read a delay level. A copy is counted from zero.
+    return RedeliveryAction.REPUBLISH if has_waited(headers) else RedeliveryAction.ISOLATE
