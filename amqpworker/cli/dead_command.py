@@ -28,7 +28,7 @@ from amqpworker.cli.dead_options import (
     TaskNames,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import report_busy
+from amqpworker.cli.dead_plan import walks_of
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.shared import AsJson, UrlOption, examples, quiet
 from amqpworker.errors import ConfigError
@@ -91,7 +91,7 @@ def list_letters(
     selection = choice.selection
     found = app_with_letters(app if named is None else named, choice, url)
     listed: list[dict[str, Any]] = []
-    with found.dead.walks(report_busy) as walks:
+    with walks_of(found) as walks:
         for name, depth in walks.depths(_queues(found, choice), must_exist=bool(queue)).items():
             if not depth or not depth.messages:
                 if not as_json:
@@ -163,7 +163,7 @@ def show(
     found: list[dict[str, Any]] = []
     oldest: DeadLetter | None = None
     where: Counter[str] = Counter()
-    with source.dead.walks(report_busy) as walks:
+    with walks_of(source) as walks:
         depths = walks.depths(_queues(source, choice), must_exist=bool(queue))
         for name in [name for name, depth in depths.items() if depth is not None and depth.messages]:
             for one in walks.read(name, choice.selection):

@@ -18,7 +18,7 @@ import typer
 
 from amqpworker.cli.dead_listing import counted
 from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Queues
-from amqpworker.cli.dead_plan import plan_of, refuse_several, report_busy, report_missing
+from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
 from amqpworker.cli.output import write
 from amqpworker.cli.shared import APP_VARIABLE, closing_app, examples, load, quiet
 from amqpworker.cli.values import pairs
@@ -71,7 +71,7 @@ def edit(
     found = load(app)
     choice = Choice(ids=[letter], queues=queue, parked=parked)
     with closing_app(found):
-        with found.dead.walks(report_busy) as walks:
+        with walks_of(found) as walks:
             original = _find(walks, _existing(walks, found, choice), choice, all_copies)
         signature = _signature(found, original.task)
         if values:
@@ -81,7 +81,7 @@ def edit(
             body = _from_editor(kept)
         try:
             signature.decode(body)
-            with found.dead.walks(report_busy) as walks:
+            with walks_of(found) as walks:
                 copy = _make_copy(walks, found, body, replay)
                 moved = _replace(walks, found, choice, copy)
         except BaseException:
@@ -181,7 +181,7 @@ def _make_copy(walks: LetterWalks, app: App, body: bytes, replay: bool) -> MakeC
 
 
 def _replace(walks: LetterWalks, app: App, choice: Choice, copy: MakeCopy) -> Moved:
-    mover = app.dead.mover(copy)
+    mover = mover_of(app, copy)
     for queue in _existing(walks, app, choice):
         walks.move(queue, choice.selection, mover)
     return mover.moved

@@ -30,7 +30,7 @@ from amqpworker.cli.dead_options import (
     TaskNames,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import report_busy
+from amqpworker.cli.dead_plan import mover_of, walks_of
 from amqpworker.cli.output import write
 from amqpworker.cli.shared import UrlOption, app_of, closing_app, examples, quiet
 from amqpworker.client.letter_spool import read_first
@@ -81,7 +81,7 @@ def export(
     found = app_with_letters(app, choice, url)
     count = 0
     selection = choice.selection
-    with found.dead.walks(report_busy) as walks, _written(file) as out:
+    with walks_of(found) as walks, _written(file) as out:
         depths = walks.depths(choice.queues_of(found), must_exist=bool(queue))
         for name in [name for name, depth in depths.items() if depth is not None]:
             # Read first: a pipe may be slow, and the letters are kept from others meanwhile.
@@ -142,11 +142,11 @@ def import_letters(file: File, app: AppChoice = None, url: UrlOption = None) -> 
     quiet()
     found = app_of(app, url)
     names = found.plan.names
-    with closing_app(found), _lines(file) as lines, found.dead.walks() as walks:
+    with closing_app(found), _lines(file) as lines, walks_of(found) as walks:
         counts = Counter(_checked(letter, names).queue for letter in _letters(lines))
         walks.depths(list(counts), must_exist=True)
         lines.seek(0)
-        mover = found.dead.mover(lambda letter: publication_of_letter(letter, names))
+        mover = mover_of(found, lambda letter: publication_of_letter(letter, names))
         try:
             for letter in _letters(lines):
                 mover.add(letter, NOWHERE)

@@ -30,7 +30,16 @@ from amqpworker.cli.dead_options import (
     Yes,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import VerbPlan, ask, plan_of, refuse_several, report_busy, report_missing, show_plan
+from amqpworker.cli.dead_plan import (
+    VerbPlan,
+    ask,
+    mover_of,
+    plan_of,
+    refuse_several,
+    report_missing,
+    show_plan,
+    walks_of,
+)
 from amqpworker.cli.output import console, write, write_json
 from amqpworker.cli.shared import AsJson, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_mover import no_copy
@@ -183,7 +192,7 @@ def _prepare(choice: Choice, app: str | None, url: str | None) -> App:
 def _run(app: App, choice: Choice, verb: Verb) -> None:
     """Count, ask, act and report; ends with exit code 1 if an id was not found or a letter stays."""
     selection = choice.selection
-    with closing_app(app), app.dead.walks(report_busy) as walks:
+    with closing_app(app), walks_of(app) as walks:
         depths = walks.depths(choice.queues_of(app), must_exist=bool(choice.queues))
         queues = [name for name, depth in depths.items() if depth is not None]
         make_copy = verb.make_copy(walks)
@@ -194,7 +203,7 @@ def _run(app: App, choice: Choice, verb: Verb) -> None:
         most = plan.by_queue if plan is not None else {}
         total = plan.count if plan is not None else sum(depth.messages for depth in depths.values() if depth)
         with _progress(total, verb) as on_moved:
-            mover = app.dead.mover(make_copy, verb.rate, on_moved)
+            mover = mover_of(app, make_copy, verb.rate, on_moved)
             mover.moved.by_name = dict.fromkeys(choice.ids or (), 0)
             by_queue = _move(walks, {name: most.get(name) for name in queues}, selection, mover, verb)
     _report(mover.moved, by_queue, verb)

@@ -7,18 +7,21 @@ Decides when a verb refuses, and when it asks. No letter is kept from others whi
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import typer
 
 from amqpworker.cli.dead_listing import counted, show_groups
+from amqpworker.client.letter_mover import LetterMover
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import print_error, printable
 from amqpworker.model.letter_groups import LetterGroups
 
 if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.client.letter_mover import MakeCopy
     from amqpworker.client.letter_walks import LetterWalks
     from amqpworker.model.letter_selection import Selection
 
@@ -87,9 +90,21 @@ def report_missing(plan: VerbPlan, queues: Sequence[str], parked: bool) -> bool:
     return bool(plan.missing)
 
 
-def report_busy(text: str) -> None:
-    """Print that the command waits for another one."""
-    sys.stderr.write(printable(text) + "\n")
+def walks_of(app: App) -> LetterWalks:
+    """Return a connection that reads letters; if it has to wait for another command, that is printed."""
+    from amqpworker.client.letter_walks import LetterWalks
+
+    def report_busy(text: str) -> None:
+        sys.stderr.write(printable(text) + "\n")
+
+    return LetterWalks(app.url, app.settings, app.plan, report_busy)
+
+
+def mover_of(
+    app: App, make_copy: MakeCopy, rate: float | None = None, on_moved: Callable[[int], None] = lambda _: None
+) -> LetterMover:
+    """Return what moves letters over the connection of the app."""
+    return LetterMover(lambda: app.producer.publisher.sends, app.settings.send_timeout, make_copy, rate, on_moved)
 
 
 def ask(question: str, yes: bool) -> None:

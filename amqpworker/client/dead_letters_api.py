@@ -7,7 +7,7 @@ Decides that an id that several letters have is refused, unless all of them are 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -98,8 +98,8 @@ class DeadLetters:
         """
         if rate is not None and not rate > 0:
             raise InvalidArguments(f"rate={rate!r}: it must be a number of letters per second.")
-        with self.walks() as walks:
-            return self._move(walks, ids, self.mover(walks.targets(to).copy_of, rate), all_copies, parked)
+        with self._walks() as walks:
+            return self._move(walks, ids, self._mover(walks.targets(to).copy_of, rate), all_copies, parked)
 
     def drop(self, *ids: str, all_copies: bool = False, parked: bool = False) -> dict[str, int]:
         """
@@ -111,25 +111,17 @@ class DeadLetters:
             NotConnected: the broker could not be reached, or the connection was lost.
             AccessRefused: the user may not read a queue.
         """
-        with self.walks() as walks:
-            return self._move(walks, ids, self.mover(no_copy), all_copies, parked)
+        with self._walks() as walks:
+            return self._move(walks, ids, self._mover(no_copy), all_copies, parked)
 
-    # ---- what the commands use, too ---------------------------------------------------------------------------------
+    def _walks(self) -> LetterWalks:
+        return LetterWalks(self._url, self._settings, self._plan)
 
-    def walks(self, on_busy: Callable[[str], None] = lambda _: None) -> LetterWalks:
-        """Return a connection that reads letters."""
-        return LetterWalks(self._url, self._settings, self._plan, on_busy)
-
-    def mover(
-        self, make_copy: MakeCopy, rate: float | None = None, on_moved: Callable[[int], None] = lambda _: None
-    ) -> LetterMover:
-        """Return what moves letters over the connection of the app."""
-        return LetterMover(
-            lambda: self._producer.publisher.sends, self._settings.send_timeout, make_copy, rate, on_moved
-        )
+    def _mover(self, make_copy: MakeCopy, rate: float | None = None) -> LetterMover:
+        return LetterMover(lambda: self._producer.publisher.sends, self._settings.send_timeout, make_copy, rate)
 
     def _read(self, queues: Sequence[str], selection: Selection, parked: bool) -> Iterator[DeadLetter]:
-        with self.walks() as walks:
+        with self._walks() as walks:
             found = walks.depths(letter_queues(self._plan, queues, parked), must_exist=bool(queues))
             for queue, depth in found.items():
                 if depth is not None:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pika
 import pytest
 
 from amqpworker import App, ConfigError, InvalidArguments
+from amqpworker.broker.queue_walk import QueueWalker
 from amqpworker.client import letter_walks
 from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, environment, run_here, started
@@ -42,6 +45,19 @@ def note() -> None: ...
 """
 AT = datetime(2026, 11, 30, 2, 9, 8, 797000, tzinfo=UTC)
 DEAD, WORK, PARKED = "billing.dead", "billing", "amqpworker.parked"
+
+
+HEADERS_FLAG, TYPE_FLAG = 0x2000, 0x0020
+FAR_TIME = b"\x04timeT" + struct.pack(">Q", 2**62)
+NOT_UTF8 = b"\x03\xff\xfe\xfdS" + struct.pack(">I", 2) + b"\xc3\x28"
+
+
+class RawProperties(pika.BasicProperties):
+    """Properties of bytes that pika would not write."""
+
+    def encode(self) -> list[bytes]:
+        table = FAR_TIME + NOT_UTF8
+        return [struct.pack(">H", HEADERS_FLAG | TYPE_FLAG), struct.pack(">I", len(table)), table, b"\x03t\xffe"]
 
 
 @pytest.fixture
@@ -162,6 +178,111 @@ def test_of_several_letters_with_an_id_the_oldest_is_shown_and_json_has_all(
     letters.add(1, 1, message_id="id-0")
     assert "2 have this id: billing.dead (2)" in cli("dead show id-0").out
     assert [one["error"] for one in cli("dead show id-0 --json").json] == ["no order 0", "no order 1"]
+
+
+def test_a_letter_that_pika_cannot_read_is_listed_and_shown_and_replayed(
+    cli: Callable[[str], Ended], shop: App, vhost: Broker
+) -> None:
+    assert vhost.publish("amqpworker.dead", WORK, b"\xff\x00 no JSON \x1b[2J", RawProperties())
+    assert vhost.publish("amqpworker.dead", WORK, b"{}", pika.BasicProperties(type="plain", message_id="after"))
+    ended = cli("dead list --letters")
+    assert ended.code == 0
+    assert "billing.dead: 2 dead letters" in ended.out
+    assert "\x1b" not in ended.out
+    name = cli("dead list --letters --json").json[0]["name"]
+    (whole,) = cli(f"dead show {name} --json").json
+    assert whole["problem"]
+    assert whole["body"] == "\\xff\x00 no JSON \x1b[2J"
+    shown = cli(f"dead show {name}")
+    assert shown.code == 0
+    assert "\x1b" not in shown.out
+    assert cli("dead export odd").code == 0
+    assert cli("dead replay --all --yes").out == "2 dead letters replayed.\n"
+    bodies = [vhost.wait_for_message(WORK).body for _ in range(2)]
+    assert bodies == [b"\xff\x00 no JSON \x1b[2J", b"{}"]
+    assert cli("dead import odd").out == "2 dead letters imported.\n"
+
+
+def test_the_brokers_own_dead_letters_have_their_reason_and_can_be_replayed(
+    cli: Callable[[str], Ended], shop: App, vhost: Broker
+) -> None:
+    vhost.declare_queue(
+        "short", x_message_ttl=1, x_dead_letter_exchange="amqpworker.dead", x_dead_letter_routing_key=WORK
+    )
+    assert vhost.publish("", "short", b"{}")
+    vhost.wait_for_count(DEAD, 1)
+    (letter,) = cli("dead list --letters --json").json
+    assert letter["reason"] == "expired (RabbitMQ)"
+    assert letter["failed_at"]
+    assert "RabbitMQ: its time to live expired (TTL)" in " ".join(cli("dead list").out.split())
+    assert cli("dead replay --reason expired --yes").out == "1 dead letter replayed.\n"
+    assert vhost.wait_for_message(WORK).headers.keys() <= {"aw-replayed", "x-delivery-count"}
+
+
+def test_permission_to_read_is_enough_to_list_and_drop_and_the_missing_one_is_named(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters.add(2)
+    vhost.publish("", PARKED, b"{}")
+    name = f"user-of-{vhost.vhost}"
+    vhost.management.create_user(name, "sesame-47")
+    url = vhost.node.url(vhost.vhost, name, "sesame-47")
+    try:
+        vhost.management.set_permissions(vhost.vhost, name, "", "", r"^.*\.dead$")
+        monkeypatch.setenv("AMQPWORKER_URL", url)
+        monkeypatch.delenv("AMQPWORKER_APP")
+        assert cli("dead list -q billing --json").json[0]["count"] == 2
+        assert cli("dead drop id-0 -q billing").code == 0
+        for line in ("dead list --parked", "dead show x --parked"):
+            ended = cli(line)
+            assert ended.code == 2
+            assert f"user '{name}' lacks the permission `read` on queue 'amqpworker.parked'" in ended.err
+            assert "topology declare" not in ended.err
+        vhost.management.set_permissions(vhost.vhost, name, "", "", r"^billing.*$")
+        ended = cli("dead replay id-1 -q billing")
+        assert ended.code == 2
+        assert "amqpworker.due" in ended.err
+        assert vhost.count(DEAD) == 1
+        vhost.management.set_permissions(vhost.vhost, name, "", r"^amqpworker\.due$", r"^billing.*$")
+        assert cli("dead replay id-1 -q billing").code == 0
+    finally:
+        vhost.management.delete_user(name)
+
+
+def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_is_near(
+    cli: Callable[[str], Ended], shop: App, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for line in ("dead list -q nope", "dead show 1 -q nope", "dead drop --yes -q nope", "dead export x -q nope"):
+        ended = cli(line)
+        assert "Queue 'nope.dead' does not exist" in ended.complaint()
+        assert ended.code == 2
+    for line in ("dead list -q bill", "dead show 1 -q bill.dead"):
+        ended = cli(line)
+        assert "Queue 'bill.dead' does not exist: did you mean `-q billing`?" in ended.complaint()
+    assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
+    vhost.delete_queue(DEAD)
+    reported = cli("dead list -q billing").complaint()
+    assert "Queue 'billing.dead' does not exist yet: a worker or `amqpworker topology declare` creates it" in reported
+    vhost.declare_queue("foreign")
+    assert "but queue 'foreign' does" in cli("dead list -q foreign").complaint()
+    # an app's own queues may not have been made yet
+    assert cli("dead list").out.startswith("billing.dead: this queue does not exist yet")
+
+
+def test_a_queue_that_another_program_reads_is_not_shown_in_part(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QueueWalker, "__init__", partialmethod(QueueWalker.__init__, patience=0.3))
+    letters.add(4)
+    with raw_channel(vhost.url) as channel:
+        channel.basic_qos(prefetch_count=2)
+        channel.basic_consume(DEAD, lambda *_: None)
+        vhost.wait_for_count(DEAD, 2)
+        for line in ("dead list", "dead show id-3", "dead replay --all --yes"):
+            ended = cli(line)
+            assert (ended.code, ended.out) == (2, "")
+            assert f"Queue '{DEAD}' is being read by another program" in ended.err
+    vhost.wait_for_count(DEAD, 4)
 
 
 # ---- replay -------------------------------------------------------------------------------------------------------------
@@ -509,13 +630,13 @@ def drained(vhost: Broker, queue: str) -> list[str]:
 def test_two_operators_who_replay_at_once_replay_each_letter_once(
     letters: Letters, vhost: Broker, tmp_path: Path
 ) -> None:
-    ids = letters.add(3000)
+    ids = letters.add(2000)
     env = environment(vhost.url)
     line = ("dead", "replay", "--all", "--yes", "-q", "billing", "--json")
     with started(tmp_path, env, *line) as one, started(tmp_path, env, *line) as other:
         ends = [process.communicate(timeout=60) for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), ends
-    assert sum(json.loads(out)[0]["letters"] for out, _ in ends) == 3000
+    assert sum(json.loads(out)[0]["letters"] for out, _ in ends) == 2000
     vhost.wait_for_count(DEAD, 0)
     assert drained(vhost, WORK) == ids
 
