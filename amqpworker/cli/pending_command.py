@@ -61,7 +61,7 @@ def list_pending(
     ] = None,
     due_before: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or in so many seconds."),
+        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or within N seconds."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Messages shown in the table; JSON has all.")] = 20,
     yes: Yes = False,
@@ -180,7 +180,7 @@ def reschedule(
     message: Id,
     app: AppChoice = None,
     delay: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Due in so many seconds from now on.")
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Due this many seconds from now on.")
     ] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Due at this time (ISO 8601).")] = None,
     now: Annotated[bool, typer.Option("--now", help="Due now.")] = False,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
@@ -28,29 +29,38 @@ MAX_PAUSE = 0.25
 NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin(Generic[R]):
+    """Where the messages of a task were sent: by an `app`, whose `store` has their results, which `decode` reads."""
+
+    store: Callable[[], ResultStore | None]
+    decode: Callable[[bytes], R]
+    app: CancellingApp | None = None
+
+    def __reduce__(self) -> str:
+        """Pickle and copy by name: `Sent` replaces each by the one without an app, since a store belongs to its process."""
+        return "NO_ORIGIN"
+
+
 class Sent(Generic[R]):
     """A message that the broker confirmed; `R` is what its task returns."""
 
-    __slots__ = ("_app", "_decode", "_due", "_first_sent", "_store", "id", "task")
+    __slots__ = ("_due", "_first_sent", "_origin", "id", "task")
 
     def __init__(
         self,
         task_id: str,
         task: str,
-        store: Callable[[], ResultStore | None],
-        decode: Callable[[bytes], R],
+        origin: Origin[R],
         first_sent: int | None = None,
         due: float | None = None,
-        app: CancellingApp | None = None,
     ) -> None:
         self.id = task_id
         self.task = task
+        self._origin = origin
         self._first_sent = first_sent
-        self._store = store
-        self._decode = decode
         # When it falls due, in seconds since the epoch, if it is delayed.
         self._due = due
-        self._app = app
 
     if not TYPE_CHECKING:
 
@@ -62,8 +72,8 @@ class Sent(Generic[R]):
         return f"<sent {self.task}, id {self.id}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy without the app, whose store belongs to its process."""
-        return (Sent, (self.id, self.task, no_store, no_store, self._first_sent, self._due))
+        """Pickle and copy without the origin."""
+        return (Sent, (self.id, self.task, NO_ORIGIN, self._first_sent, self._due))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sent) and (other.id, other._first_sent) == (self.id, self._first_sent)
@@ -88,7 +98,7 @@ class Sent(Generic[R]):
         warn_in_event_loop("result")
         while (reply := self._stored_reply()) is None:
             time.sleep(next(pauses))
-        return value_of(reply, self._decode)
+        return value_of(reply, self._origin.decode)
 
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in other threads."""
@@ -96,7 +106,7 @@ class Sent(Generic[R]):
         require_event_loop()
         while (reply := await asyncio.to_thread(self._stored_reply)) is None:
             await asyncio.sleep(next(pauses))
-        return value_of(reply, self._decode)
+        return value_of(reply, self._origin.decode)
 
     def _pauses(self, seconds: float) -> Iterator[float]:
         """Yield how long to wait before the store is read again; raises ResultTimeout once `seconds` are over."""
@@ -148,19 +158,20 @@ class Sent(Generic[R]):
         await asyncio.to_thread(self._announce, force)
 
     def _announce(self, force: bool) -> None:
-        if self._app is None:
+        app = self._origin.app
+        if app is None:
             raise ConfigError(
                 f"This `Sent` was copied or pickled, so it has no app: call cancel() of the original, or "
                 f"app.pending.cancel({self.id!r})."
             )
-        announce(self._app, (self.id,), due=self._due, force=force, first_sent=self._first_sent)
+        announce(app, (self.id,), due=self._due, force=force, first_sent=self._first_sent)
 
     def _status(self) -> Literal["pending", "done", "failed"]:
         reply = self._stored_reply()
         return "pending" if reply is None else reply.status
 
     def _stored_reply(self) -> Reply | None:
-        store = self._store()
+        store = self._origin.store()
         if store is None:
             raise ConfigError(
                 "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
@@ -190,6 +201,9 @@ def never_stored() -> NoReturn:
 def no_store(*_: object) -> NoReturn:
     """Refuse to get a result without an app."""
     raise ConfigError("This `Sent` was copied or pickled, so it has no app: call result() of the original.")
+
+
+NO_ORIGIN: Origin[Any] = Origin(no_store, no_store)
 
 
 def value_of(reply: Reply, decode: Callable[[bytes], R]) -> R:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from amqpworker.broker.stream_reader import FollowedStream
 from amqpworker.log.logger import get_logger
 from amqpworker.model.cancel import Cancel, UnusableCancel, decode_cancel
 from amqpworker.model.message import Delivery
+from amqpworker.routing.queues import Plan
 from amqpworker.worker.cancels import Cancels
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.threads import RunnerThreads
@@ -30,6 +32,10 @@ class CancelledRuns:
         self._runners = runners
         self._isolation = isolation
         self._now = now
+
+    def stream(self, plan: Plan) -> FollowedStream:
+        """Return the stream to follow."""
+        return FollowedStream(plan.names.cancelled, plan.if_declared(plan.cancelled), "first", self.on_entry)
 
     def on_entry(self, delivery: Delivery) -> None:
         """Note a cancel, and act on the runs of its message; one that cannot be read is logged and ignored."""

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.logger import get_logger
 from amqpworker.model.cancel import Cancel, UnusableCancel, decode_cancel, merged, stored_id
-from amqpworker.model.headers import read_headers
+from amqpworker.model.headers import ETA, read_headers
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
 from amqpworker.results.store import ResultStore
@@ -84,7 +84,7 @@ class StoredCancels:
 
     def check(self, run: Run) -> Outcome | None:
         """Return the outcome of a delayed run that must not start: it is cancelled, or the store cannot be read; else None."""
-        if not run.is_delayed:
+        if not _is_delayed(run):
             return None
         try:
             row = self._store.get((stored_id(run.id),)).get(stored_id(run.id))
@@ -99,7 +99,7 @@ class StoredCancels:
 
     async def check_async(self, run: Run) -> Outcome | None:
         """As `check`, without blocking the event loop."""
-        if not run.is_delayed:
+        if not _is_delayed(run):
             return None
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self.check, run)
@@ -119,3 +119,8 @@ class StoredCancels:
         log.warning(
             "cancels_not_checked", reason=reason, effect="delayed tasks wait until the result store can be read"
         )
+
+
+def _is_delayed(run: Run) -> bool:
+    """Return whether the message of a run has waited: for its time, or for a retry."""
+    return ETA in (run.delivery.properties.headers or ())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
-from amqpworker.model.headers import EARLIEST, EPOCH, ETA, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
+from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.routing.envelope import user_headers
 
@@ -34,7 +34,7 @@ class Run:
     attempt: int
     started: float
     first_run: float
-    asks_whether_cancelled: Callable[[Delivery], bool] | None = None
+    _is_cancelled: Callable[[Delivery], bool] | None = None
     """Returns whether the message of a run is cancelled; None if that is never known here."""
     deadline: float | None = field(default=None, init=False)
     """When its time limit is over, by the monotonic clock; None if it has no limit."""
@@ -69,13 +69,8 @@ class Run:
 
         A task that can stop early checks it from time to time, then returns or raises `TaskCancelled`.
         """
-        asks = self.asks_whether_cancelled
+        asks = self._is_cancelled
         return asks is not None and asks(self.delivery)
-
-    @property
-    def is_delayed(self) -> bool:
-        """Whether the message has waited: for its time, or for a retry."""
-        return ETA in (self.delivery.properties.headers or ())
 
     @property
     def headers(self) -> Headers:

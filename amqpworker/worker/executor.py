@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,11 +18,22 @@ from amqpworker.errors import InvalidArguments, TaskCancelled
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import ATTEMPT, EXPIRES, FIRST_RUN, UnusableHeader, now_text, read_headers, time_text
+from amqpworker.model.headers import (
+    ATTEMPT,
+    EXPIRES,
+    FIRST_RUN,
+    VERSION,
+    UnusableHeader,
+    now_text,
+    read_headers,
+    time_text,
+    version_of,
+)
 from amqpworker.model.message import JSON, Delivery, Properties, new_id
 from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
+from amqpworker.signature.versions import upgraded
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
@@ -47,21 +57,6 @@ MAX_ATTEMPTS = 1_000_000_000
 Gate: TypeAlias = Callable[[Delivery, Mapping[str, int]], Outcome | None]
 """Returns the outcome of a message that must not run now, else None; it gets our parsed headers."""
 Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCancels:
-    """
-    Where cancels of tasks are known.
-
-    `is_cancelled` returns whether the message of a run is cancelled, and `stored` checks delayed runs before they start.
-    """
-
-    is_cancelled: Callable[[Delivery], bool] | None = None
-    stored: StoredCancels | None = None
-
-
-NO_CANCELS = KnownCancels()
 
 
 class Acceptance:
@@ -89,8 +84,15 @@ class Acceptance:
 class Pipeline:
     """Takes deliveries from their claim until they are settled; safe to use from many threads."""
 
-    def __init__(self, executor: TaskExecutor, settler: Settler, isolation: Isolation) -> None:
+    def __init__(
+        self,
+        executor: TaskExecutor,
+        settler: Settler,
+        isolation: Isolation,
+        stored_cancels: StoredCancels | None = None,
+    ) -> None:
         self.executor = executor
+        self._stored_cancels = stored_cancels
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
@@ -105,7 +107,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if (stored := self.executor.stored_cancels) is None else stored.check(run)
+                refused = None if self._stored_cancels is None else self._stored_cancels.check(run)
                 if refused is not None:
                     outcome = refused
                 else:
@@ -138,7 +140,7 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if (stored := self.executor.stored_cancels) is None else await stored.check_async(run)
+                refused = None if self._stored_cancels is None else await self._stored_cancels.check_async(run)
                 if refused is not None:
                     outcome = refused
                 else:
@@ -156,6 +158,11 @@ class Pipeline:
         if acceptance.failures or acceptance.accepts(outcome):
             settle(delivery, outcome, run)
         return True
+
+    def close(self) -> None:
+        """End the threads that it has."""
+        if self._stored_cancels is not None:
+            self._stored_cancels.close()
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
@@ -180,13 +187,10 @@ class TaskExecutor:
         limits: Limits | None = None,
         middleware: MiddlewareStack | None = None,
         gates: Sequence[Gate] = (),
-        cancels: KnownCancels = NO_CANCELS,
         clock: Clock = CLOCK,
     ) -> None:
         self._tasks = tasks
         self._gates = tuple(gates)
-        self._asks_whether_cancelled = cancels.is_cancelled
-        self.stored_cancels = cancels.stored
         self._limits = Limits() if limits is None else limits
         self._middleware = middleware
         self._stores_results = stores_results
@@ -239,11 +243,13 @@ class TaskExecutor:
                 return outcome
         registered = self._tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._tasks)
+            return outcomes.unknown_task(delivery, self._tasks, now)
+        if VERSION in known and known[VERSION] > registered.version:
+            return outcomes.newer_version(delivery, known[VERSION], registered.version, now)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         task_id = properties.message_id or new_id()
-        return Run(registered, delivery, task_id, attempt, now, first_run, self._asks_whether_cancelled)
+        return Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
@@ -266,9 +272,11 @@ class TaskExecutor:
         Raises RunAbandoned if it exceeded its hard limit, and its message has been settled.
         """
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
         value, failure = None, None
         try:
             try:
@@ -301,9 +309,11 @@ class TaskExecutor:
     async def call_async(self, run: Run) -> Outcome:
         """As `call`, for a coroutine function, in this event loop."""
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
         try:
             if run.registered.time_limit is UNLIMITED:
                 value = await self._invoke_async(run, call)
@@ -369,6 +379,15 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
 
 
 INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
+
+
+def _upgraded(run: Run) -> bytes:
+    """Return the body of a message as its task has it now; raises InvalidArguments if the upgrade fails."""
+    registered, body = run.registered, run.delivery.body
+    version = version_of(run.delivery.properties.headers)
+    if registered.upgrade is None or version >= registered.version:
+        return body
+    return upgraded(registered.name, registered.upgrade, version, body)
 
 
 def _in_event_loop(registered: Task[Any, Any]) -> bool:

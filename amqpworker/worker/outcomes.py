@@ -25,7 +25,7 @@ from amqpworker.errors import (
 )
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, count_of
+from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, UNKNOWN_SINCE, count_of, time_of
 from amqpworker.model.message import JSON, Delivery, Properties
 from amqpworker.model.outcome import (
     Cancelled,
@@ -42,7 +42,9 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
+from amqpworker.policies.unknown_wait import next_wait
 from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
+from amqpworker.signature.signature import UnknownParameter
 from amqpworker.text import truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.isolated_process import Crash
@@ -90,12 +92,42 @@ def malformed(text: str, error_type: str = "") -> Dead:
     return Dead("malformed", _failure(error_type, text))
 
 
-def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
+def unknown_task(delivery: Delivery, known: Iterable[str], now: float) -> Dead | Deferred:
     """Return the outcome of a message whose task is not one of the `known` ones."""
-    if not properties.type:
+    name = delivery.properties.type
+    if not name:
         return malformed("the message has no `type`: it is the name of the task to run")
-    text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
-    return Dead("unknown-task", _failure("", text))
+    text = f"no task {name!r} is registered in this worker: {advice(name, known)}"
+    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+
+
+def newer_version(delivery: Delivery, version: int, known: int, now: float) -> Dead | Deferred:
+    """Return the outcome of a message whose arguments have a newer version than the worker's task."""
+    text = (
+        f"its arguments have version {version} of task {delivery.properties.type!r}, this worker knows version {known}"
+    )
+    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+
+
+def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead | Deferred:
+    """Return the outcome of a message whose arguments do not fit its task."""
+    if isinstance(error, UnknownParameter):
+        return _while_deployed(delivery, malformed(str(error), InvalidArguments.__name__), now)
+    if error.__cause__ is not None:  # an upgrade has failed
+        found = failure_of(error.__cause__)
+        return Dead("malformed", _failure(found.error_type, f"{error} {found.text}", found.traceback))
+    return malformed(str(error), type(error).__name__)
+
+
+def _while_deployed(delivery: Delivery, dead: Dead, now: float) -> Dead | Deferred:
+    """
+    Return the outcome of a message from newer code than the worker's: it waits for a worker that has it, or is `dead`.
+
+    A call is answered at once, since its caller waits.
+    """
+    properties = delivery.properties
+    wait = None if properties.reply_to else next_wait(time_of((properties.headers or {}).get(UNKNOWN_SINCE)), now)
+    return dead if wait is None else Deferred(wait.delay, dead.failure.text, wait.since)
 
 
 def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:

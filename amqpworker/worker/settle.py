@@ -43,6 +43,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
+from amqpworker.worker.deferrals import Deferrals
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
 
@@ -82,6 +83,7 @@ class Settler:
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
         self.listeners = Listeners()
+        self.deferrals = Deferrals(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
         self._now = clock.now
@@ -113,9 +115,8 @@ class Settler:
                 self._retry(settled, outcome)
             case Postpone():
                 self._postpone(settled, outcome)
-            case Deferred(delay, reason, since):
-                log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=reason)
-                self._replace(settled, envelope.deferred(delivery, delay, settled.id or new_id(), self._names, since))
+            case Deferred():
+                self._defer(settled, outcome)
             case Dead():
                 self._dead_letter(settled, outcome)
             case Cancelled():
@@ -247,6 +248,14 @@ class Settler:
             reason=outcome.reason,
         )
         self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
+
+    def _defer(self, settled: Settled, outcome: Deferred) -> None:
+        delay, since = outcome.delay, outcome.unknown_since
+        log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
+        if since is not None:
+            self.deferrals.note(settled.task or "", settled.queue, delay, outcome.reason)
+        copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
+        self._replace(settled, copy)
 
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
         """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""

@@ -106,7 +106,7 @@ class IsolatedProgram:
         properties = request[0].properties
         registered = self._app.tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._app.tasks)
+            return outcomes.unknown_task(request[0], self._app.tasks, time.time())
         return self._executor.run(Run(registered, *request, self._is_cancelled), self._run_coroutine)
 
     def _is_cancelled(self, _: Delivery) -> bool:

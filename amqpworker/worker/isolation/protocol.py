@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Cancelled, Dead, Done, Outcome, Retry, Snooze
+from amqpworker.model.outcome import Cancelled, Dead, Deferred, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
@@ -29,7 +29,7 @@ KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MAX_BYTES = 1 << 30
 
 ADAPTERS: dict[str, TypeAdapter[Any]] = {
-    one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead, Cancelled)
+    one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Deferred, Dead, Cancelled)
 }
 
 

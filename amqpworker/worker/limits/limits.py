@@ -123,8 +123,15 @@ class Limits:
     `_runs`: its own thread when it ends, or `claim`.
     """
 
-    def __init__(self, on_overdue: Callable[[RunDeadline], None] = lambda _: None, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        on_overdue: Callable[[RunDeadline], None] = lambda _: None,
+        pace: Pace | None = None,
+        is_cancelled: Callable[[Delivery], bool] | None = None,
+    ) -> None:
         self._on_overdue = on_overdue
+        self.is_cancelled = is_cancelled
+        """Returns whether the message of a run is cancelled; None if that is never known here."""
         self.overdue: list[RunDeadline] = []
         """The runs that have reached their hard limit, in this order; some may have ended since."""
         self.pace = Pace() if pace is None else pace

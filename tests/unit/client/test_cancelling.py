@@ -108,7 +108,7 @@ def test_a_sent_message_knows_when_it_is_due(scene: Scene) -> None:
 
 
 def test_a_copy_of_a_sent_message_has_no_app_to_cancel_with(scene: Scene) -> None:
-    copied = pickle.loads(pickle.dumps(scene.sent()))  # noqa: S301
+    copied = pickle.loads(pickle.dumps(scene.sent()))
     with pytest.raises(ConfigError, match=r"app\.pending\.cancel\('m-1'\)"):
         copied.cancel()
 
@@ -166,7 +166,7 @@ def test_a_cancel_is_stored_once_it_is_announced() -> None:
 def test_a_store_that_cannot_be_written_is_an_error_of_a_cancel_that_is_announced() -> None:
     scene = Scene(stores=True)
     scene.store.failures = 1
-    with pytest.raises(ResultStoreError, match="announced, but not stored: .*the disk is full"):
+    with pytest.raises(ResultStoreError, match=r"announced, but not stored: .*the disk is full"):
         scene.sent().cancel()
     assert len(scene.cancels) == 1
 

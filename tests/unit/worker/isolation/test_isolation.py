@@ -369,8 +369,8 @@ def test_a_run_that_was_cancelled_while_its_process_started_does_not_start(scene
 
 def test_a_cancelled_run_that_crashes_its_process_is_not_run_again(scene: Scene) -> None:
     isolation = scene.isolation()
-    asked: list[bool] = []
+    answers = iter((False, True))
     scene.answer = lambda: Crash(-11)
-    outcome = isolation.run(scene.run(cancelled=lambda _: bool(asked) or bool(asked.append(True))))
+    outcome = isolation.run(scene.run(cancelled=lambda _: next(answers)))
     assert isinstance(outcome, Cancelled)
     assert "SIGSEGV" in outcome.failure.text
