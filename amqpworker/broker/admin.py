@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,16 +10,12 @@ from typing import Any, Literal
 
 from amqpworker.broker.channel_errors import access_refused, channel_error, does_not_exist
 from amqpworker.broker.connection import ChannelError, ChannelListener
-from amqpworker.broker.peek import End, PeekSession
 from amqpworker.broker.pika_channel import PikaChannel
-from amqpworker.broker.tool_connection import LAST_TIMEOUT, Action, Answers, ToolConnection
+from amqpworker.broker.tool_connection import Action, Answers, ToolConnection
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
-from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
 
 AT_ONCE = 8
-QUIET = 1.0
-BACK_PAUSE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +32,7 @@ class Problem:
 
 
 class Admin(ToolConnection):
-    """What tools ask about the topology, and about the content of a queue."""
+    """What tools ask about the topology."""
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
@@ -105,60 +99,6 @@ class Admin(ToolConnection):
         what = f"purging queue {queue!r}"
         answer = self.on_channel(lambda channel, on_done: channel.pika.queue_purge(queue, callback=on_done), what)
         return int(answer.method.message_count)
-
-    def peek(self, queue: str, most: int, matches: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
-        """
-        Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.
-
-        A queue of up to `FULL_SCAN_LIMIT` messages keeps their order, if no other process consumes from it meanwhile; in a
-        longer one, those that were consumed may be requeued behind the rest. Raises Unroutable if the queue does not exist.
-        """
-        answers: Answers = SimpleQueue()
-        session = PeekSession(queue, most, matches, answers)
-        self.send(session.start, answers)
-        kept: list[Delivery] = []
-        try:
-            while (answer := self._next_of(session, queue, answers)) is not End:
-                if answer is not None:
-                    kept.append(answer)
-        except ChannelError as error:
-            raise channel_error(error, f"peeking into queue {queue!r}", "read") from error
-        except BaseException:
-            self._end_early(session, answers)
-            raise
-        self._wait_until_requeued(queue, session.held)
-        return kept
-
-    def _next_of(self, session: PeekSession, queue: str, answers: Answers) -> Any:
-        """Return the next answer; if no more messages arrive, finish, since other consumers hold the rest."""
-        if answers.empty():
-            try:
-                return self.wait_for(answers, min(QUIET, self.timeout))
-            except NotConnected:
-                # It raises if the broker does not answer at all; else everything that it sent before is here.
-                self.depth(queue)
-                if answers.empty():
-                    self.send(lambda _: session.finish(), SimpleQueue())
-        return self.wait_for(answers)
-
-    def _wait_until_requeued(self, queue: str, held: int) -> None:
-        """Wait until what was requeued is ready: else the next peek would take a part of it, and change the order."""
-        until = time.monotonic() + LAST_TIMEOUT
-        pause = threading.Event()
-        while held and time.monotonic() < until:
-            depth = self.depth(queue)
-            if depth is None or depth.messages >= held:
-                return
-            pause.wait(BACK_PAUSE)
-
-    def _end_early(self, session: PeekSession, answers: Answers) -> None:
-        """Finish early, after a Ctrl-C or if the broker has become slow: what is held is requeued."""
-        self.send(lambda _: session.finish(), SimpleQueue())
-        try:
-            while self.wait_for(answers, LAST_TIMEOUT) is not End:
-                pass
-        except (AmqpWorkerError, ChannelError):
-            return  # the connection was lost: the broker requeues by itself
 
     # ---- requests, from the caller's thread -------------------------------------------------------------------------
 

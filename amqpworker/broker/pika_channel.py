@@ -57,11 +57,6 @@ class PikaChannel:
         self.flush()
         self.connection.write(encode_nack(self.number, tag, True, True))
 
-    def requeue_all(self) -> None:
-        """Requeue all deliveries that are not settled, at once."""
-        self.flush()
-        self.connection.write(encode_nack(self.number, 0, True, True))
-
     def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
         """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""
         asked_at = time.monotonic()

@@ -97,7 +97,7 @@ class ToolConnection:
             answer: QueueState = self.on_channel(lambda channel, on_done: channel.ask(queue, on_done))
         except AccessRefused as error:
             refused = needs_read(error.__cause__ or error)
-            raise channel_error(refused, f"peeking into queue {queue!r}", "read") from error
+            raise channel_error(refused, f"reading queue {queue!r}", "read") from error
         return answer
 
     def on_channel(self, action: Action, what: str = "checking the topology") -> Any:

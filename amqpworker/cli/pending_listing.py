@@ -1,7 +1,7 @@
 """
 What `amqpworker pending` prints of the messages that wait.
 
-Decides which of many are shown in a table, and how they are printed without keeping a level of the ladder: whoever reads the
+Decides which of many are shown in a table, and how they are printed without keeping a level of the ladder: the reader of the
 output may be slow, so it is complete before the first of it is printed.
 """
 

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pika
 import pytest
 
 from amqpworker import Settings
 from amqpworker.broker.admin import Admin
-from amqpworker.errors import NotConnected, Unroutable
+from amqpworker.errors import NotConnected
 from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, run_here
 from tests.nodes import Node
@@ -259,63 +258,6 @@ def test_topology_check_without_permission_to_compare_is_one_line_and_exits_with
 # ---- the client underneath --------------------------------------------------------------------------------------------
 
 
-def test_looking_into_a_queue_leaves_it_as_it_was(vhost: Broker) -> None:
-    vhost.declare_queue("some", x_delivery_limit=1000)
-    for number in range(4):
-        vhost.publish("", "some", str(number))
-    with Admin(vhost.url, Settings()) as admin:
-        assert [got.body for got in admin.peek("some", 3)] == [b"0", b"1", b"2"]
-        assert [got.body for got in admin.peek("some", 99)] == [b"0", b"1", b"2", b"3"]
-        assert [got.body for got in admin.peek("some", 99, lambda got: got.body == b"2")] == [b"2"]
-        assert admin.peek("some", 99, lambda _: False) == []
-        vhost.wait_for_count("some", 4)
-        assert admin.depth("none") is None
-        with pytest.raises(Unroutable):
-            admin.peek("none", 1)
-        assert [got.body for got in admin.peek("some", 1)] == [b"0"]
-        assert admin.peek("some", 0) == []
-
-
-@pytest.mark.parametrize("credit", [200, 1])
-def test_peeking_at_more_than_33_dead_letters_keeps_their_order(
-    vhost: Broker, cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch, credit: int
-) -> None:
-    monkeypatch.setattr("amqpworker.broker.peek.MIN_CREDIT", credit)
-    cli("topology declare clishop:app")
-    ids = [f"id-{number}" for number in range(100)]
-    with raw_channel(vhost.url) as channel:
-        for one in ids:
-            channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id=one))
-    vhost.wait_for_count("emails.dead", 100)
-    with Admin(vhost.url, Settings()) as admin:
-        for most in (20, 100, 0, 40):
-            assert [got.properties.message_id for got in admin.peek("emails.dead", most)] == ids[:most]
-        found = admin.peek("emails.dead", 1, lambda got: got.properties.message_id == "id-40")
-        assert [got.properties.message_id for got in found] == ["id-40"]
-
-
-def test_an_interrupted_peek_requeues_what_it_holds_in_its_order(vhost: Broker) -> None:
-    vhost.declare_queue("some", x_delivery_limit=1000)
-    for number in range(50):
-        vhost.publish("", "some", str(number))
-    with Admin(vhost.url, Settings()) as admin:
-        waits = iter([None] * 5)
-        answer = admin.wait_for
-
-        def interrupted(*arguments: Any) -> Any:
-            if len(arguments) == 1 and next(waits, "over") == "over":
-                raise KeyboardInterrupt
-            return answer(*arguments)
-
-        admin.wait_for = interrupted  # type: ignore[method-assign]
-        with pytest.raises(KeyboardInterrupt):
-            admin.peek("some", 50)
-        admin.wait_for = answer  # type: ignore[method-assign]
-        # All are ready again while the connection is still open: it was the nack.
-        vhost.wait_for_count("some", 50)
-        assert [got.body for got in admin.peek("some", 2)] == [b"0", b"1"]
-
-
 def stopped(pid: int) -> bool:
     """Return whether every thread of a process is stopped, which takes a moment."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path("/proc").glob(f"{pid}/task/*/stat")]
@@ -329,8 +271,6 @@ def test_a_tool_does_not_wait_longer_than_its_timeout_for_an_answer(spare_node: 
             wait_until(lambda: stopped(spare_node.pid))
             with pytest.raises(NotConnected, match=r"within 0\.5 s"):
                 admin.depth("some")
-            with pytest.raises(NotConnected, match=r"within 0\.5 s"):
-                admin.peek("some", 1)
         finally:
             os.kill(spare_node.pid, signal.SIGCONT)
 

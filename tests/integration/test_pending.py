@@ -77,7 +77,7 @@ def test_what_waits_is_listed_each_once_and_stays(app: App, remind: Task[[int], 
         app.pending.list(due_before=before.replace(tzinfo=None))
 
 
-def test_nothing_is_pending_where_there_is_no_ladder_yet(app: App) -> None:
+def test_nothing_is_pending_without_a_ladder(app: App) -> None:
     assert list(app.pending.list()) == []
     assert app.pending.show("m-1") is None
     assert app.pending.reschedule("m-1", delay=1) is False
