@@ -66,9 +66,9 @@ test-systemd: setup ## tests of the unit under a real systemd, and of a containe
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
-test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3, and of schedules against 4.3; needs root
+test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3, and of schedules and pending messages against 4.3; needs root
 	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
-	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(SCHEDULES))
+	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(SCHEDULES) tests/integration/test_pending.py)
 
 test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
 	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))

@@ -100,16 +100,14 @@ class LadderWalk:
             self.read += 1
             if delivery.routing_key == self._names.cancelled:
                 continue  # a cancel that waits like the message that it is for
-            headers = delivery.properties.headers or {}
-            message = PendingMessage.of(delivery, longest_wait(number, headers), self._now())
-            if message.id and self._may_be_seen_twice(number, message):
+            now, waits = self._now(), longest_wait(number, delivery.properties.headers or {})
+            message = PendingMessage.of(delivery, waits, now)
+            below = waits - UNIT * (1 << number)
+            # Else it was, and will be, in this level only while the ladder is read.
+            is_moving = message.is_latest or message.due.timestamp() - below < now + SOON
+            if message.id and is_moving:
                 key = hash((message.id, message.attempt if message.is_latest else message.due))
                 if key in seen:
                     continue
                 seen.add(key)
             yield message
-
-    def _may_be_seen_twice(self, number: int, message: PendingMessage) -> bool:
-        """Return whether a message was, or will be, in another level during the walk."""
-        below = longest_wait(number, message.message.properties.headers or {}) - UNIT * 2**number
-        return message.is_latest or message.due.timestamp() - below < self._now() + SOON

@@ -19,6 +19,7 @@ MAX_DELAY = (2**LEVELS - 1) * UNIT
 """The longest delay of the ladder in seconds: 8.5 years."""
 
 _TOLERANCE = 1e-6
+_UNITS_OF_HEADERS = {wait_header(level): 1 << level for level in range(LEVELS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,12 @@ def units(delay: float) -> int:
 
 def longest_wait(level: int, headers: Headers) -> float:
     """Return the longest time in seconds that a message in this level still waits, by its headers for the levels below."""
-    below = sum(1 << lower for lower in range(level) if wait_header(lower) in headers)
-    return ((1 << level) + below) * UNIT
+    units = own = 1 << level
+    for name in headers:
+        lower = _UNITS_OF_HEADERS.get(name, own)
+        if lower < own:
+            units += lower
+    return units * UNIT
 
 
 def clamp(seconds: float) -> float:
