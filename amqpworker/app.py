@@ -45,6 +45,7 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
+    from amqpworker.client.dead_letters_api import DeadLetters
     from amqpworker.client.pending_api import Pending
     from amqpworker.worker.middleware import Middleware
 
@@ -289,6 +290,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         """Import the modules that hold tasks, as a worker does; raises ConfigError if that is not possible."""
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 

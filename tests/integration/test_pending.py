@@ -60,7 +60,7 @@ def test_what_waits_is_listed_each_once_and_stays(app: App, remind: Task[[int], 
     for _ in range(2):
         found = {one.id: one for one in app.pending.list()}
         assert sorted(found) == ["m-0", "m-1", "m-2", "other"]
-    assert [one.id for one in app.pending.list()][0] == "m-2", "the longest waits first"
+    assert next(app.pending.list()).id == "m-2", "the longest waits first"
     one = found["m-1"]
     assert (one.task, one.queue, one.attempt, one.is_latest) == ("remind", "emails", 1, False)
     assert timedelta(seconds=3599) < one.due - before < timedelta(seconds=3610)
