@@ -68,6 +68,7 @@ class Life:
         self.hooks: list[tuple[str, str]] = []
         self.taken: set[str] = set()
         self.often = self.later = ""
+        self.taken_by: dict[str, int] = {}
         self.waiting: list[str] = []
         """What is in a queue once the worker starts, and is done by it."""
         self.outcomes: set[type] = set()
@@ -157,7 +158,9 @@ class Life:
         """Wait until a worker has settled a message this often, each time with this outcome, by this transition."""
         kinds = [kind for kind, _ in steps]
         wait_until(lambda: len(self.events_of(task_id)) >= len(steps), 20, f"{task_id} had {kinds}")
-        for event, (kind, name) in zip(self.events_of(task_id), steps, strict=True):
+        earlier = self.taken_by.get(task_id, 0)
+        self.taken_by[task_id] = len(steps)
+        for event, (kind, name) in list(zip(self.events_of(task_id), steps, strict=True))[earlier:]:
             assert isinstance(event.outcome, kind), (event.outcome, name)
             assert not isinstance(event.outcome, Dead) or event.outcome.reason == name
             self.outcomes.add(kind)
@@ -311,6 +314,30 @@ def stranded(life: Life) -> None:
     life.take(letter, "stranded")
 
 
+def pending(life: Life) -> None:
+    """The one is found in the ladder and removed, the other has another time from then on."""
+    removed, moved = life.send("works", 11, delay=600), life.send("works", 12, delay=600)
+    life.take(removed, "delayed")
+    life.take(moved, "delayed")
+    assert life.app.pending.cancel(removed) == {removed: "removed"}
+    life.take(removed, "removed")
+    assert life.app.pending.reschedule(moved, delay=0)
+    life.take(moved, "rescheduled")
+    life.expect(moved, (Done, "done"))
+
+
+def replayed_or_dropped(life: Life) -> None:
+    """What becomes of a dead letter is decided by its operator."""
+    replayed, dropped = life.send("repaired"), life.send("rejects")
+    life.expect(replayed, (Dead, "failed"))
+    life.expect(dropped, (Dead, "rejected"))
+    assert life.app.dead.replay(replayed) == {replayed: 1}
+    life.take(replayed, "replayed")
+    life.expect(replayed, (Dead, "failed"), (Done, "done"))
+    assert life.app.dead.drop(dropped) == {dropped: 1}
+    life.take(dropped, "dropped")
+
+
 def moved(life: Life) -> None:
     """A dead letter is moved back into its queue, with its headers."""
     letter = life.publish("works", headers={"aw-dead-reason": "failed", "aw-attempt": 3})
@@ -369,6 +396,8 @@ WITH_A_WORKER: list[Callable[[Life], None]] = [
     cancelled,
     renewed,
     stranded,
+    pending,
+    replayed_or_dropped,
     moved,
     redelivered,
     known_by_now,
