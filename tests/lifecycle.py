@@ -48,6 +48,12 @@ def snoozes() -> None:
         raise RetryLater(0, count=False)
 
 
+def repaired() -> None:
+    if current().id not in started:
+        started.append(current().id)
+        raise OSError("away")
+
+
 def fails() -> None:
     raise OSError("away")
 
@@ -79,6 +85,7 @@ TASKS: dict[Callable[..., Any], dict[str, Any]] = {
     loops: {"retry": 5},
     retries: {"retry": [0]},
     snoozes: {},
+    repaired: {},
     fails: {},
     rejects: {},
     overruns: {"time_limit": 0.05},

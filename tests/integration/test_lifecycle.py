@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pika
 import pytest
 
-from amqpworker import DeadLetter, Message, Retried, Run, Unroutable
+from amqpworker import DeadLetter, Message, QueueFull, Retried, Run, Unroutable
 from amqpworker.client.cancelling import announce
 from amqpworker.hooks import Settled
 from amqpworker.model.headers import time_text
@@ -62,11 +62,15 @@ class Life:
         self.app.queue("often")
         self.app.queue("tired")
         self.app.queue("bare")
+        self.app.queue("bounded", max_length=1)
         self.tasks: Any = self.app.tasks
         self.settled: list[Settled] = []
         self.hooks: list[tuple[str, str]] = []
         self.taken: set[str] = set()
-        self.first = self.due = self.often = self.later = ""
+        self.often = self.later = ""
+        self.taken_by: dict[str, int] = {}
+        self.waiting: list[str] = []
+        """What is in a queue once the worker starts, and is done by it."""
         self.outcomes: set[type] = set()
         self.ends: dict[str, str] = {}
         self.caplog = caplog
@@ -89,7 +93,7 @@ class Life:
     @contextmanager
     def worker(self, threads: int = 2) -> Iterator[LocalWorker]:
         """Run a worker, which must end well."""
-        queues = [QUEUE, "often", "bare"]
+        queues = [QUEUE, "often", "bare", "bounded"]
         options = {"queues": queues, "threads": threads, "prefetch": 10}
         worker = LocalWorker(self.app, target="tests.lifecycle:app", **options)
         worker.process.settler.listeners.add(self.settled.extend)
@@ -154,7 +158,9 @@ class Life:
         """Wait until a worker has settled a message this often, each time with this outcome, by this transition."""
         kinds = [kind for kind, _ in steps]
         wait_until(lambda: len(self.events_of(task_id)) >= len(steps), 20, f"{task_id} had {kinds}")
-        for event, (kind, name) in zip(self.events_of(task_id), steps, strict=True):
+        earlier = self.taken_by.get(task_id, 0)
+        self.taken_by[task_id] = len(steps)
+        for event, (kind, name) in list(zip(self.events_of(task_id), steps, strict=True))[earlier:]:
             assert isinstance(event.outcome, kind), (event.outcome, name)
             assert not isinstance(event.outcome, Dead) or event.outcome.reason == name
             self.outcomes.add(kind)
@@ -174,8 +180,8 @@ class Life:
 
 def sent_or_refused(life: Life) -> None:
     """The queue of the one exists, that of the other does not."""
-    life.first = life.send("works", 1)
-    life.take(life.first, "sent")
+    life.waiting.append(life.send("works", 1))
+    life.take(life.waiting[-1], "sent")
     assert life.broker.count(QUEUE) == 1
     message = Message("works", "nowhere", b"{}", new_id())
     with pytest.raises(Unroutable):
@@ -186,16 +192,43 @@ def sent_or_refused(life: Life) -> None:
 def delayed(life: Life) -> None:
     """The queue of the one exists when its time has come, that of the other is gone."""
     life.send("works", 2, queue="none")  # declares the queue
-    life.due = life.send("works", 3, delay=1)
+    waits = life.send("works", 3, delay=1)
     lost = life.send("works", 4, queue="none", delay=1)
     assert life.broker.count(QUEUE) == 1
     life.broker.delete_queue("none")
-    life.take(life.due, "delayed")
+    life.take(waits, "delayed")
     life.take(lost, "delayed")
     life.broker.wait_for_count(QUEUE, 2)
-    life.take(life.due, "due")
+    life.take(waits, "due")
+    life.waiting.append(waits)
     life.broker.wait_for_count("amqpworker.parked", 1)
     life.take(lost, "parked")
+
+
+def refused_when_full(life: Life, queue: str) -> str:
+    """Send messages until one is refused, and return its id."""
+    for _ in range(50):
+        message = Message("works", queue, b"{}", new_id())
+        try:
+            life.app.send(message)
+        except QueueFull:
+            return message.id
+    raise AssertionError(f"{queue} is never full")
+
+
+def bounded(life: Life) -> None:
+    """A bounded queue takes no more messages, but what was accepted before is due beside it."""
+    life.take(refused_when_full(life, "bounded"), "refused")
+    due = life.send("works", 10, queue="bounded", delay=0.25)
+    life.take(due, "delayed")
+    life.broker.wait_for_count("bounded.due", 1)
+    life.take(due, "due")
+    life.waiting.append(due)
+    sent = life.broker.ids("bounded")
+    assert sent != []
+    life.broker.management.purge_queue(life.broker.vhost, "bounded")
+    for task_id in sent:
+        life.take(task_id, "sent", "purged")
 
 
 def delivered_too_often(life: Life) -> None:
@@ -281,6 +314,30 @@ def stranded(life: Life) -> None:
     life.take(letter, "stranded")
 
 
+def pending(life: Life) -> None:
+    """The one is found in the ladder and removed, the other has another time from then on."""
+    removed, moved = life.send("works", 11, delay=600), life.send("works", 12, delay=600)
+    life.take(removed, "delayed")
+    life.take(moved, "delayed")
+    assert life.app.pending.cancel(removed) == {removed: "removed"}
+    life.take(removed, "removed")
+    assert life.app.pending.reschedule(moved, delay=0)
+    life.take(moved, "rescheduled")
+    life.expect(moved, (Done, "done"))
+
+
+def replayed_or_dropped(life: Life) -> None:
+    """What becomes of a dead letter is decided by its operator."""
+    replayed, dropped = life.send("repaired"), life.send("rejects")
+    life.expect(replayed, (Dead, "failed"))
+    life.expect(dropped, (Dead, "rejected"))
+    assert life.app.dead.replay(replayed) == {replayed: 1}
+    life.take(replayed, "replayed")
+    life.expect(replayed, (Dead, "failed"), (Done, "done"))
+    assert life.app.dead.drop(dropped) == {dropped: 1}
+    life.take(dropped, "dropped")
+
+
 def moved(life: Life) -> None:
     """A dead letter is moved back into its queue, with its headers."""
     letter = life.publish("works", headers={"aw-dead-reason": "failed", "aw-attempt": 3})
@@ -330,7 +387,7 @@ def requeued(life: Life) -> None:
         life.expect(running, (Done, "done"))
 
 
-BEFORE: list[Callable[[Life], None]] = [sent_or_refused, delayed, delivered_too_often]
+BEFORE: list[Callable[[Life], None]] = [sent_or_refused, delayed, bounded, delivered_too_often]
 WITH_A_WORKER: list[Callable[[Life], None]] = [
     deferred,
     never_run,
@@ -339,6 +396,8 @@ WITH_A_WORKER: list[Callable[[Life], None]] = [
     cancelled,
     renewed,
     stranded,
+    pending,
+    replayed_or_dropped,
     moved,
     redelivered,
     known_by_now,
@@ -353,8 +412,8 @@ def test_each_transition_is_taken_as_the_page_has_it(vhost: Broker, caplog: pyte
     with life.worker():
         for walk in WITH_A_WORKER:
             walk(life)
-        life.expect(life.first, (Done, "done"))
-        life.expect(life.due, (Done, "done"))
+        for task_id in life.waiting:
+            life.expect(task_id, (Done, "done"))
     unstored = not_stored(life)
     requeued(life)
     life.expect(unstored, (Requeue, "not-stored"), (Done, "done"))
