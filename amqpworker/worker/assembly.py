@@ -224,7 +224,14 @@ def _prefetch_tuner(
     coroutines = options.async_tasks if runners.has_coroutines else 0
     served = queue_assignments(app, options)
     places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
-    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
+    return PrefetchTuner(
+        places_of,
+        runners.running_now,
+        runners.is_coroutine,
+        lambda: runners.permits.waiting,
+        consumer.set_prefetch,
+        stop_request.wake,
+    )
 
 
 def _warn(app: App) -> None:

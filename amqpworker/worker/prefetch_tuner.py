@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Deferred
+from amqpworker.worker.options import MAX_PREFETCH
 from amqpworker.worker.prefetch_size import WAITING_SECONDS, Places, Work, fitting_prefetch
 from amqpworker.worker.service import Service
 
@@ -25,7 +26,8 @@ class PrefetchTuner(Service):
     Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first that is one per thread.
 
     `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
-    loop; `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
+    loop, `waiting_suspects` how many messages are held that may not run yet: they leave no place to others, which are held in
+    addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
     """
 
     def __init__(
@@ -33,15 +35,19 @@ class PrefetchTuner(Service):
         places: Mapping[str, Places],
         running: Callable[[], Sequence[tuple[Delivery, float]]],
         is_coroutine: Callable[[Delivery], bool],
+        waiting_suspects: Callable[[], int],
         set_prefetch: Callable[[Mapping[str, int]], None],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._places = places
         self._running = running
         self._is_coroutine = is_coroutine
+        self._waiting_suspects = waiting_suspects
         self._set_prefetch = set_prefetch
         self._wake = wake
-        self._prefetch = {queue: one.threads for queue, one in places.items()}
+        # The number that fits the work, and the one that was set.
+        self._fitting = {queue: one.threads for queue, one in places.items()}
+        self._prefetch = dict(self._fitting)
         self._work = dict.fromkeys(places, Work())
         self._not_before = dict.fromkeys(places, 0.0)
         self._samples: deque[tuple[Delivery, float]] = deque()
@@ -74,14 +80,17 @@ class PrefetchTuner(Service):
         due = [queue for queue, moment in self._not_before.items() if now >= moment]
         if not due:
             return
-        work = self._with_running()
+        work, suspects = self._with_running(), self._waiting_suspects()
         before = dict(self._prefetch)
         for queue in due:
-            if work[queue].is_enough(self._places[queue]):
-                self._prefetch[queue] = fitting_prefetch(work[queue], self._places[queue], self._prefetch[queue])
-                self._not_before[queue] = now + CHANGE_EVERY
-                self._has_decided = True
+            places, is_enough = self._places[queue], work[queue].is_enough(self._places[queue])
+            if is_enough:
+                self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
                 self._work[queue] = self._work[queue].halved()
+                self._has_decided = True
+            self._prefetch[queue] = min(self._fitting[queue] + suspects, MAX_PREFETCH)
+            if is_enough or self._prefetch[queue] != before[queue]:
+                self._not_before[queue] = now + CHANGE_EVERY
         if self._prefetch != before:
             self._set_prefetch(dict(self._prefetch))
 

@@ -28,6 +28,22 @@ MUTANTS = (
         ),
     ),
     Mutant(
+        "report a drain as ended while the second of two consumers still delivers",
+        ("tests/unit/broker/test_prefetch_changes.py",),
+        (
+            Mutation(
+                "Consumer._on_consumed",
+                "partial(self._on_replaced, C)",
+                "partial(self._on_cancel_ok, C)",
+            ),
+        ),
+    ),
+    Mutant(
+        "make suspects of what the broker takes back from a consumer that is replaced",
+        ("tests/unit/worker/test_redelivery.py",),
+        (Mutation("redelivery_action", "SUSPECT_DELIVERIES + replacements", "SUSPECT_DELIVERIES"),),
+    ),
+    Mutant(
         "forget what was in flight when the connection is lost",
         ("tests/unit/broker/test_publisher_ends.py",),
         (Mutation("Lane.on_lost", "reversed([*A, *B])", "reversed(B)"),),

@@ -34,7 +34,7 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
     assert ended.code == 0
     rows = [line.split() for line in ended.out.splitlines()]
     assert rows[0] == ["pool", "app", "processes", "queue", "threads", "prefetch"]
-    assert rows[2:] == [["main", "mail:app", "3", "emails", "4", "16"], ["reports", "2", "of", "its", "own", "1"]]
+    assert rows[2:] == [["main", "mail:app", "3", "emails", "4", "auto"], ["reports", "2", "of", "its", "own", "1"]]
     assert ended.err.splitlines() == [
         "imported",
         "amqpworker: Warning: Queue 'reports' has a prefetch of 1, below its 2 threads: some of them never run.",
@@ -44,7 +44,7 @@ def test_a_check_shows_what_would_run_and_what_is_doubtful_and_runs_nothing(tmp_
         ),
     ]
     (main,) = run(tmp_path, environment(), *options, "--json").json["pools"]
-    assert [one["queue"] for one in main["queues"]] == ["emails", "reports"]
+    assert [(one["queue"], one["prefetch"]) for one in main["queues"]] == [("emails", "auto"), ("reports", 1)]
     assert (main["name"], main["processes"], len(main["warnings"])) == ("main", 3, 2)
     assert main["max_suspects"] == 4, "as many as threads, 4 at most"
 

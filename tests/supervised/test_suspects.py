@@ -121,11 +121,15 @@ def test_thousands_of_messages_that_are_redelivered_at_once_are_all_decided(tmp_
         assert workers.events("supervisor_unresponsive") == []
 
 
-@pytest.mark.parametrize(("options", "most"), [(("--max-suspects", "2"), 2), ((), 4)], ids=["given", "default"])
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [(("--max-suspects", "2", "--prefetch", "60"), 2), (("--max-suspects", "2"), 2), (("--prefetch", "60"), 4)],
+    ids=["given", "given, with a prefetch that adapts", "default"],
+)
 def test_no_more_suspects_run_at_once_than_allowed_and_others_run_beside_them(
     tmp_path: Path, vhost: Broker, options: tuple[str, ...], most: int
 ) -> None:
-    told = ("-p", "1", "-t", "8", "--prefetch", "60", *options)
+    told = ("-p", "1", "-t", "8", *options)
     with pool(tmp_path, vhost.url, *told, broker=vhost, more=TASKS) as workers:
         workers.wait_for("process_started")
         send(vhost, "shop.hold", 8)

@@ -30,11 +30,13 @@ class Scene:
     def __init__(self, *queues: str) -> None:
         self.set: list[dict[str, int]] = []
         self.woken = 0
+        self.suspects = 0
         self.running: list[tuple[Delivery, float]] = []
         self.tuner = PrefetchTuner(
             dict.fromkeys(queues or ("work", "mail"), Places(4, 100)),
             lambda: self.running,
             lambda one: one.properties.type == "coroutine",
+            lambda: self.suspects,
             self._on_set,
             self._on_woken,
         )
@@ -128,6 +130,18 @@ def test_only_some_runs_are_measured_between_two_beats() -> None:
     assert len(scene.tuner._samples) == 0
 
 
+def test_suspects_that_wait_leave_each_thread_a_message_that_may_run() -> None:
+    scene = Scene("work")
+    scene.tuner.beat(0.0)
+    scene.suspects = 3
+    scene.tuner.beat(0.25)
+    scene.suspects = 0
+    scene.tuner.beat(10.0)
+    assert scene.set == [{"work": 7}]
+    scene.tuner.beat(10.25)
+    assert scene.set == [{"work": 7}, {"work": 4}]
+
+
 def test_what_did_not_run_is_not_measured() -> None:
     scene = Scene()
     scene.tuner.beat(0.0)
@@ -147,7 +161,7 @@ def test_a_queue_with_a_number_is_left_alone() -> None:
 
 def test_nothing_is_measured_if_each_queue_has_a_number() -> None:
     scene = Scene()
-    none = PrefetchTuner({}, lambda: scene.running, lambda _: False, scene._on_set)
+    none = PrefetchTuner({}, lambda: scene.running, lambda _: False, lambda: 0, scene._on_set)
     none.beat(0.0)
     one = delivery("work")
     none.on_settled([ended(one, 1.0)])

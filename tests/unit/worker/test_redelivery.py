@@ -57,6 +57,13 @@ def test_only_without_a_supervisor_a_message_that_was_delivered_three_times_runs
     assert redelivery_action(one, supervised=False) is action
 
 
+def test_deliveries_that_the_broker_may_count_when_a_consumer_is_replaced_make_no_suspect() -> None:
+    one = delivery(x_delivery_count=3)
+    assert redelivery_action(one, supervised=False, replacements=2) is RedeliveryAction.RUN
+    assert redelivery_action(one, supervised=False, replacements=1) is RedeliveryAction.ISOLATE
+    assert redelivery_action(one, supervised=True, replacements=2) is RedeliveryAction.ASK
+
+
 def test_deliveries_that_a_delay_level_may_have_counted_make_no_suspect() -> None:
     """A tool that read a level and was killed has them counted; the copy of the message is counted from zero."""
     waited = [{"queue": "amqpworker.delay.05", "reason": "expired", "count": 1}]
