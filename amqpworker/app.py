@@ -7,6 +7,7 @@ Decides the names of tasks, and refuses a name that is taken. Making an `App` op
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
@@ -18,7 +19,7 @@ from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
-from amqpworker.client.sent import Sent, never_stored, value_of
+from amqpworker.client.sent import Origin, Sent, due_of, never_stored, value_of
 from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
@@ -44,6 +45,8 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
+    from amqpworker.client.dead_letters_api import DeadLetters
+    from amqpworker.client.pending_api import Pending
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -288,12 +291,26 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
+
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
     @property
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
+
+    @property
+    def pending(self) -> Pending:
+        """The messages that wait until they are due: list, show, cancel and reschedule them."""
+        from amqpworker.client.pending_api import Pending  # seldom needed
+
+        return Pending(self)
 
     def store(self) -> ResultStore | None:
         """Return the result store, which connects at its first use; `None` if results are not stored."""
@@ -307,9 +324,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
+        due = None if message.delay is None and message.at is None else due_of(message, time.time())
+        return Sent(message.id, message.task, self._origin(message), message.first_sent, due)
+
+    def _origin(self, message: Message[R]) -> Origin[R]:
         task = self.tasks.get(message.task)
         store = self.store if task is None or task.stores_result else never_stored
-        return Sent(message.id, message.task, store, self._decoder(message), message.first_sent)
+        return Origin(store, self._decoder(message), self)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""

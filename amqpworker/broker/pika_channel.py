@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack
@@ -107,13 +107,17 @@ class PikaChannel:
         prefetch: int,
         tag: str,
         on_consumed: Callable[[], None],
-        arguments: dict[str, int] | None = None,
+        arguments: Mapping[str, int | str] | None = None,
     ) -> None:
         """Subscribe to a queue as the consumer `tag`; `on_consumed` is called once the broker has confirmed."""
 
         def on_limited(_: object) -> None:
             self.pika.basic_consume(
-                queue, _not_called, consumer_tag=tag, arguments=arguments, callback=lambda _: on_consumed()
+                queue,
+                _not_called,
+                consumer_tag=tag,
+                arguments=None if arguments is None else dict(arguments),
+                callback=lambda _: on_consumed(),
             )
 
         self.pika.basic_qos(prefetch_count=prefetch, callback=on_limited)

@@ -20,9 +20,9 @@ class Requirement:
     """
     A part of the topology that must exist before a message is published, or a queue is consumed.
 
-    A plan makes one for each of its queues, one for the delay ladder and one for the exchanges alone; they are compared by identity.
-    If the queue has a bound, `bounded` is the exchange and the routing key by which messages meet it. A bounded queue that the
-    app leaves to others has a requirement as well, which declares nothing.
+    A plan makes one for each of its queues and streams, one for the delay ladder and one for the exchanges alone; they are
+    compared by identity. If the queue has a bound, `bounded` is the exchange and the routing key by which messages meet it. A
+    bounded queue that the app leaves to others has a requirement as well, which declares nothing.
     """
 
     name: str
@@ -67,6 +67,10 @@ class Plan:
         self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
         # By queue: what must exist before a message goes to it, apart from the ladder.
         self._required: dict[str, tuple[Requirement, ...]] = {}
+        self.control = Requirement(f"stream {self.names.control}", lambda: topology.control(namespace))
+        self.cancelled = Requirement(
+            f"stream {self.names.cancelled}", lambda: topology.base(namespace) + topology.cancelled(namespace)
+        )
 
     def add_queue(self, name: str, max_length: int | None = None, declare: bool | None = None) -> None:
         """
@@ -118,9 +122,13 @@ class Plan:
         required = self._required.get(queue, ())
         return (*required, self.ladder) if delayed and self.declare else required
 
+    def if_declared(self, requirement: Requirement) -> tuple[Requirement, ...]:
+        """Return a requirement, or nothing if this app declares nothing."""
+        return (requirement,) if self.declare else ()
+
     def requirements_of_check(self) -> tuple[Requirement, ...]:
         """Return what must exist before it can be checked whether messages can be sent."""
-        return (self.base,) if self.declare else ()
+        return self.if_declared(self.base)
 
     def worker_requirements(self, queue: str) -> tuple[Requirement, ...]:
         """Return what must exist before a worker consumes from `queue`: its retries need the ladder."""
@@ -138,6 +146,7 @@ class Plan:
         """
         namespace = self.names.namespace
         parts = [self._topology_of(name) for name in self.declared_queues()]
+        parts += [self.control.make_topology(), self.cancelled.make_topology()]
         for scheduler in schedulers:
             topology.check_scheduler_name(scheduler, namespace)
             parts.append(topology.scheduler(namespace, scheduler))

@@ -131,8 +131,13 @@ class Names:
 
     @property
     def control(self) -> str:
-        """A name reserved for cancelling and pausing in all processes; nothing is declared by this name yet."""
+        """The exchange and stream for what is paused."""
         return f"{self.namespace}.control"
+
+    @property
+    def cancelled(self) -> str:
+        """The stream for cancelled messages."""
+        return f"{self.namespace}.cancelled"
 
     @property
     def schedule(self) -> str:
@@ -150,7 +155,8 @@ class Names:
     def all(self) -> frozenset[str]:
         """Return each name that amqpworker uses itself."""
         levels = (self.level(number) for number in range(LEVELS))
-        return frozenset((self.tasks, self.due, self.dead, self.parked, self.control, self.schedule, *levels))
+        ours = (self.tasks, self.due, self.dead, self.parked, self.control, self.cancelled, self.schedule)
+        return frozenset((*ours, *levels))
 
 
 def dead_queue(name: str) -> str:
@@ -161,6 +167,17 @@ def dead_queue(name: str) -> str:
 def due_queue(name: str) -> str:
     """Return the name of the queue beside this work queue, if it is bounded, for messages that were accepted before."""
     return f"{name}.due"
+
+
+def dead_queue_of(name: str) -> str:
+    """Return the dead-letter queue of a work queue; a dead-letter or parking queue is returned as it is."""
+    return name if name.endswith((dead_queue(""), Names("").parked)) else dead_queue(name)
+
+
+def work_queue_of(queue: str, routing_key: str) -> str:
+    """Return the work queue of a message with this routing key that is in a dead-letter or parking queue."""
+    suffix = dead_queue("")
+    return queue.removesuffix(suffix) if queue.endswith(suffix) else routing_key
 
 
 def base(namespace: str) -> Topology:
@@ -240,6 +257,40 @@ def scheduler(namespace: str, name: str) -> Topology:
     )
 
 
+# A stream drops its oldest messages by whole segments, and only when a new one begins: so they are small.
+SEGMENT_BYTES = 1_000_000
+CONTROL_BYTES = 16_000_000
+CANCELLED_AGE = "8D"
+
+
+def control(namespace: str) -> Topology:
+    """
+    Return the stream of what is paused, for all worker processes, and its exchange.
+
+    It has no age: however long ago the last change was, a worker that starts must find it.
+    """
+    name = Names(namespace).control
+    return Topology(
+        (Exchange(name, "fanout"),),
+        (Queue(name, {**_stream(), "x-max-length-bytes": CONTROL_BYTES}),),
+        (Binding(name, name),),
+    )
+
+
+def cancelled(namespace: str) -> Topology:
+    """
+    Return the stream of cancelled messages, for all worker processes; `base` has its exchanges.
+
+    It is bound like a work queue: any sender may cancel, and what waited in the delay ladder arrives as due.
+    """
+    names = Names(namespace)
+    name = names.cancelled
+    return Topology(
+        queues=(Queue(name, {**_stream(), "x-max-age": CANCELLED_AGE}),),
+        bindings=(Binding(names.due, name, name), Binding(names.tasks, name, name)),
+    )
+
+
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     """Check the name of a work queue; raises ConfigError if AMQP does not allow it, or if it is reserved."""
     _check_name(name, "queue", longest_suffix=dead_queue(""))
@@ -265,7 +316,7 @@ def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
 
 def check_namespace(namespace: str) -> None:
     """Check a namespace, which names begin with; raises ConfigError if AMQP does not allow such names."""
-    _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
+    _check_name(namespace, "namespace", longest_suffix=max(Names("").all(), key=len))
 
 
 def _parking(names: Names) -> Topology:
@@ -279,6 +330,10 @@ def _parking(names: Names) -> Topology:
 def _keeping() -> dict[str, Any]:
     """Return the arguments of a queue that keeps messages until they are moved by hand."""
     return {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS}
+
+
+def _stream() -> dict[str, Any]:
+    return {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": SEGMENT_BYTES}
 
 
 def _dead_lettering(exchange: str) -> dict[str, Any]:

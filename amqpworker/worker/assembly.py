@@ -22,6 +22,8 @@ from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
+from amqpworker.worker.cancelled_runs import CancelledRuns
+from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.deferrals import UnknownTasksReport
@@ -42,6 +44,7 @@ from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
@@ -85,13 +88,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
     store = _checked_store(app)
-    counters = OutcomeCounters()
+    counters, cancels = OutcomeCounters(), Cancels()
     settler = _settler(app, options, store, counters, wake)
-    limits = Limits(lambda _: stop_request.wake())
+    limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
-    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(app, options), recorder)
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
+    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
+    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
@@ -103,10 +107,10 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks = _hooks(app, settler, runners)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
     tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
     settler.listeners.add(tuner.on_settled)
-    unknown_tasks = UnknownTasksReport(settler.deferrals, reporter)
+    streams = _streams(app, options, CancelledRuns(cancels, runners, isolation), consumer)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -129,8 +133,13 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks, streams),
     )
+
+
+def _streams(app: App, options: WorkerOptions, cancelled_runs: CancelledRuns, consumer: Consumer) -> Streams:
+    # A new stream is added here.
+    return Streams(app, options.app, [cancelled_runs.stream(app.plan)], lambda: consumer.keeper.start())  # noqa: PLW0108
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:

@@ -39,6 +39,7 @@ log = get_logger(__name__)
 
 SETTLING_THREADS = 4
 CANCEL_SECONDS = 0.5
+INTERRUPT_AGAIN = 5.0
 BEAT_SECONDS = 1.0
 
 
@@ -63,7 +64,7 @@ class EventLoopRunner:
         self._waiting = waiting
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._acceptance = Acceptance()
         self._stopping = False
         # Storing a result may take a while, and would block the event loop; runner threads may be busy for long.
@@ -124,6 +125,13 @@ class EventLoopRunner:
         with self._lock:
             drop_requeued(self._waiting)
 
+    def interrupt(self, delivery: Delivery) -> None:
+        """Cancel the coroutine of a delivery, and again every few seconds until it has ended; from any thread."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed: the worker stops
+                loop.call_soon_threadsafe(self._interrupt, loop, delivery)
+
     def abandon(self) -> None:
         """Cancel what still runs: its messages are redelivered, whatever the coroutines do after that. The loop continues."""
         self._acceptance.ignore_failures()
@@ -175,13 +183,18 @@ class EventLoopRunner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
 
+    def _interrupt(self, loop: asyncio.AbstractEventLoop, delivery: Delivery) -> None:
+        for task in [task for task, its in self._tasks.items() if its is delivery]:
+            task.cancel()
+            loop.call_later(INTERRUPT_AGAIN, self._interrupt, loop, delivery)
+
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(self._execute(delivery))
-        self._tasks.add(task)
+        self._tasks[task] = delivery
         task.add_done_callback(lambda task: self._on_done(task, delivery))
 
     def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         # `_execute` raises nothing: a task that cancels all that it finds has cancelled it before its first step.
         if task.cancelled() and self._acceptance.results:
             if delivery.channel.is_unclaimed(delivery):

@@ -111,6 +111,13 @@ class RunnerThreads:
             return False
         return any(one is work and number not in self.running for number, one in enumerate(self._work_queues, 1))
 
+    def interrupt(self, number: int, delivery: Delivery) -> None:
+        """End the run of a delivery that is in `running` by this number, since it is cancelled; from any thread."""
+        if number > len(self._threads):
+            self.event_loop.interrupt(delivery)
+        elif (thread := self._threads[number - 1].ident) is not None:
+            self._executor.interrupt(delivery, thread, lambda: self.running.get(number) is not delivery)
+
     @property
     def is_idle(self) -> bool:
         """Whether no task runs."""
@@ -131,6 +138,7 @@ class RunnerThreads:
         for work in self._work_queues:
             work.put(None)
         self.event_loop.stop()
+        self._pipeline.close()
 
     def _route(self, delivery: Delivery) -> None:
         """Put a delivery where its task can run: coroutines do not wait for a free thread."""

@@ -14,6 +14,7 @@ import pika
 import pytest
 
 from amqpworker import DeadLetter, Message, Retried, Run, Unroutable
+from amqpworker.client.cancelling import announce
 from amqpworker.hooks import Settled
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import new_id
@@ -41,7 +42,7 @@ HEAD = "| transition | from | to | when | log line | hook |"
 TASKS = "amqpworker.tasks"
 QUEUE = lifecycle.QUEUE
 
-NOT_YET: set[type] = {Cancelled}
+NOT_YET: set[type] = set()
 """Outcomes that no worker decides on yet."""
 
 
@@ -145,7 +146,7 @@ class Life:
 
     def logged(self, line: str, task_id: str) -> bool:
         messages = [record.getMessage() for record in list(self.caplog.records)]
-        # One line stands for all messages of a task.
+        # There is one line for all messages of a task.
         named = "task=later" if line == "task_unknown" else task_id
         return any(one.startswith(f"{line} ") and named in one for one in messages)
 
@@ -253,6 +254,16 @@ def run_again(life: Life) -> None:
     life.expect(life.send("crashes"), (Snooze, "crashed-once"), (Dead, "crashed"))
 
 
+def cancelled(life: Life) -> None:
+    """The one waits for its time, the other runs."""
+    waits, runs = life.send("works", 10, delay=0.5), life.send("loops")
+    announce(life.app, [waits])
+    life.expect(waits, (Cancelled, "cancelled"))
+    wait_until(lambda: runs in lifecycle.started, 10, "it runs")
+    announce(life.app, [runs], force=True)
+    life.expect(runs, (Cancelled, "interrupted"))
+
+
 def renewed(life: Life) -> None:
     """A message that was delivered often is replaced by a copy, which runs."""
     life.expect(life.often, (Republish, "renewed"), (Done, "done"))
@@ -325,6 +336,7 @@ WITH_A_WORKER: list[Callable[[Life], None]] = [
     never_run,
     run_once,
     run_again,
+    cancelled,
     renewed,
     stranded,
     moved,

@@ -6,7 +6,7 @@ import pytest
 
 from amqpworker import App, ConfigError, Settings
 from amqpworker.routing.queues import Plan
-from amqpworker.routing.topology import base, ladder, scheduler, work_queue
+from amqpworker.routing.topology import base, cancelled, ladder, scheduler, work_queue
 
 
 def test_a_queue_needs_its_topology_and_a_delay_the_ladder() -> None:
@@ -147,3 +147,11 @@ def test_what_the_app_needs_includes_the_schedulers_that_are_named() -> None:
 def test_a_name_that_no_scheduler_can_have_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="Scheduler name must"):
         Plan("acme", declare=True).whole([name])
+
+
+def test_the_streams_are_a_part_of_the_whole_and_required_only_if_the_app_declares() -> None:
+    plan = Plan("acme", declare=True)
+    assert {"acme.control", "acme.cancelled"} <= {one.name for one in plan.whole().queues}
+    assert plan.if_declared(plan.control) == (plan.control,)
+    assert plan.cancelled.make_topology() == base("acme") + cancelled("acme")
+    assert Plan("acme", declare=False).if_declared(plan.control) == ()

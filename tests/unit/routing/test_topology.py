@@ -14,9 +14,11 @@ from amqpworker.routing.topology import (
     Topology,
     Unbinding,
     base,
+    cancelled,
     check_namespace,
     check_queue_name,
     check_scheduler_name,
+    control,
     dead_queue,
     ladder,
     work_queue,
@@ -190,7 +192,7 @@ def test_the_names_that_are_kept_are_those_of_the_namespace() -> None:
         check_queue_name("shop.parked", "shop")
 
 
-@pytest.mark.parametrize("namespace", ["amqpworker", "shop", "team.shop", "x" * 246])
+@pytest.mark.parametrize("namespace", ["amqpworker", "shop", "team.shop", "x" * 245])
 def test_a_namespace_whose_names_amqp_takes_is_taken(namespace: str) -> None:
     check_namespace(namespace)
     assert max(len(name) for name in Names(namespace).all()) <= 255
@@ -215,3 +217,36 @@ def test_a_name_that_a_scheduler_cannot_have_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["main", "night shift", "nächtlich", "a.b-c"])
 def test_any_other_name_is_valid_for_a_scheduler(name: str) -> None:
     check_scheduler_name(name)
+
+
+def test_what_is_paused_is_a_stream_without_an_age_that_only_its_own_exchange_feeds() -> None:
+    assert control("amqpworker") == Topology(
+        (Exchange("amqpworker.control", "fanout"),),
+        (
+            Queue(
+                "amqpworker.control",
+                {
+                    "x-queue-type": "stream",
+                    "x-stream-max-segment-size-bytes": 1_000_000,
+                    "x-max-length-bytes": 16_000_000,
+                },
+            ),
+        ),
+        (Binding("amqpworker.control", "amqpworker.control"),),
+    )
+
+
+def test_cancels_are_a_stream_of_eight_days_that_any_sender_and_the_ladder_reach() -> None:
+    assert cancelled("amqpworker") == Topology(
+        (),
+        (
+            Queue(
+                "amqpworker.cancelled",
+                {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 1_000_000, "x-max-age": "8D"},
+            ),
+        ),
+        (
+            Binding("amqpworker.due", "amqpworker.cancelled", "amqpworker.cancelled"),
+            Binding("amqpworker.tasks", "amqpworker.cancelled", "amqpworker.cancelled"),
+        ),
+    )
