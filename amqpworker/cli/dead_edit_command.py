@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ from amqpworker.cli.shared import APP_VARIABLE, closing_app, examples, load, qui
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error, printable
+from amqpworker.model.headers import VERSION
 from amqpworker.routing.envelope import publication_of_letter
 from amqpworker.text import did_you_mean
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Publication
     from amqpworker.signature.signature import Signature
+    from amqpworker.task import RemoteTask
 
 edit_app = typer.Typer()
 
@@ -73,7 +76,8 @@ def edit(
     with closing_app(found):
         with walks_of(found) as walks:
             original = _find(walks, _existing(walks, found, choice), choice, all_copies)
-        signature = _signature(found, original.task)
+        task = _task(found, original.task)
+        signature = task.signature
         if values:
             body, kept = _with_values(original, values, signature), None
         else:
@@ -82,7 +86,7 @@ def edit(
         try:
             signature.decode(body)
             with walks_of(found) as walks:
-                copy = _make_copy(walks, found, body, replay)
+                copy = _make_copy(walks, found, task.version, body, replay)
                 moved = _replace(walks, found, choice, copy)
         except BaseException:
             if kept is not None:
@@ -110,12 +114,12 @@ def _find(walks: LetterWalks, queues: list[str], choice: Choice, all_copies: boo
     return found[0]
 
 
-def _signature(app: App, task: str) -> Signature:
+def _task(app: App, task: str) -> RemoteTask[Any, Any]:
     found = app.tasks.get(task) or app.remotes.get(task)
     if found is None:
         known = did_you_mean(task, [*app.tasks, *app.remotes])
         raise ConfigError(f"The app has no task {task!r}{known}: the arguments cannot be checked.")
-    return found.signature
+    return found
 
 
 def _with_values(letter: DeadLetter, values: list[str], signature: Signature) -> bytes:
@@ -167,17 +171,26 @@ def _from_editor(file: Path) -> bytes:
         raise InvalidArguments(f"The edited text is not JSON: {error}. Nothing was changed; it is in {file}.") from None
 
 
-def _make_copy(walks: LetterWalks, app: App, body: bytes, replay: bool) -> MakeCopy:
+def _make_copy(walks: LetterWalks, app: App, version: int, body: bytes, replay: bool) -> MakeCopy:
     targets = walks.targets(None)
 
     def copy_of(letter: DeadLetter) -> Publication:
         if not replay:
-            return publication_of_letter(letter, app.plan.names, body)
+            return with_version(publication_of_letter(letter, app.plan.names, body), version)
         publication = targets.copy_of(letter)
         publication.body = body
-        return publication
+        return with_version(publication, version)
 
     return copy_of
+
+
+def with_version(publication: Publication, version: int) -> Publication:
+    """Return a publication whose arguments have this version: the edited ones fit the task as it is, and need no upgrade."""
+    headers = {name: value for name, value in (publication.properties.headers or {}).items() if name != VERSION}
+    if version > 1:
+        headers[VERSION] = version
+    publication.properties = replace(publication.properties, headers=headers)
+    return publication
 
 
 def _replace(walks: LetterWalks, app: App, choice: Choice, copy: MakeCopy) -> Moved:
