@@ -54,7 +54,8 @@ def test_a_message_is_published_with_the_time_of_the_clock_and_what_its_queue_re
     ((publication, requirements),) = publisher.published
     assert publication.properties.timestamp == int(NOW)
     assert publication.routing_key == "emails"
-    assert requirements == (plan.queues["emails"],)
+    assert requirements == plan.requirements("emails", delayed=False)
+    assert [one.name for one in requirements] == ["queue emails"]
 
 
 def test_the_error_of_a_message_carries_the_message(plan: Plan) -> None:
