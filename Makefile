@@ -41,7 +41,7 @@ acceptance: setup ## tests of the built and installed wheel, with processes that
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
 
-test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, sends from unusual places
+test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, storms of retries, sends from unusual places
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/faults $(ARGS)
 
@@ -81,7 +81,7 @@ soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
-long: setup ## three soaks of ten minutes each while broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
+long: setup ## soaks of ten minutes each, in three of them broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
 

@@ -260,14 +260,22 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
         return register
 
-    def queue(self, name: str) -> str:
+    def queue(self, name: str, *, max_length: int | None = None, declare: bool | None = None) -> str:
         """
-        Add a queue that no task names, to be declared at its first use; return its name.
+        State more about a queue than its name, or add one that no task names; return its name.
+
+        With `max_length`, about that many messages may wait in it: to send more raises `QueueFull`. What was accepted, delayed
+        messages and retries too, never meets the bound (docs/topology.md). With `declare=False` the queue is left to another
+        app, which declares it with the same bound; `None` does as the setting `declare`. The bound of a queue that exists
+        cannot be changed.
 
         Raises:
-            ConfigError: the name is not valid.
+            ConfigError: the name or bound is not valid, or the app has stated something else about the queue before.
+
+        Example:
+            app.queue("reports", max_length=10_000)
         """
-        self.plan.add_queue(plain(name))
+        self.plan.add_queue(plain(name), max_length, declare)
         return plain(name)  # type: ignore[no-any-return]
 
     def _check_name(self, name: str) -> None:

@@ -92,7 +92,7 @@ class Consumer:
         return self.keeper.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
-        """Consume nothing from these queues for a while, and from all others again; deliveries that are here stay."""
+        """Consume nothing from these work queues for a while, and from all others again; deliveries that are here stay."""
         self._to_hold = queues
         self.keeper.wake()
 
@@ -302,7 +302,7 @@ class Consumer:
     def _apply_holds(self) -> None:
         self._applied_holds = self._to_hold
         for consumer_channel in list(self._channels.values()):
-            if not consumer_channel.held_since or consumer_channel.queue in self._applied_holds:
+            if not consumer_channel.held_since or consumer_channel.work_queue in self._applied_holds:
                 self._hold_if_wanted(consumer_channel)
             elif consumer_channel.release():  # if its channel was closed, another subscription is made anyway
                 log.debug("queue_released", queue=consumer_channel.queue)
@@ -315,7 +315,7 @@ class Consumer:
         The subscription is cancelled, and its channel stays open, so that what runs can be acknowledged.
         """
         tag = consumer_channel.lasting_tag
-        if consumer_channel.queue not in self._applied_holds or tag is None:
+        if consumer_channel.work_queue not in self._applied_holds or tag is None:
             return
         log.debug("queue_held", queue=consumer_channel.queue)
         since = consumer_channel.hold()

@@ -95,7 +95,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
     executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
     pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
-    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(options), recorder)
+    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
@@ -164,7 +164,7 @@ def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Li
 
 
 def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
     return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
@@ -184,8 +184,9 @@ def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolatio
     )
 
 
-def _concurrency(options: WorkerOptions) -> Concurrency:
-    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
+def _concurrency(app: App, options: WorkerOptions) -> Concurrency:
+    bounded = frozenset(one.queue for one in queue_assignments(app, options) if app.plan.due_queue(one.queue))
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects, bounded)
 
 
 def _checked_store(app: App) -> ResultStore | None:
@@ -204,7 +205,13 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    found = []
+    for one in served:
+        required, due = app.plan.worker_requirements(one.queue), app.plan.due_queue(one.queue)
+        if due is not None:
+            found.append(Subscription(due, one.first_prefetch, required, beside=one.queue))
+        found.append(Subscription(one.queue, one.first_prefetch, required))
+    return found
 
 
 def _prefetch_tuner(

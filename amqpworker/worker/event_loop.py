@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, assert_never
@@ -34,6 +33,7 @@ from amqpworker.model.outcome import (
 )
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import Acceptance, Pipeline
+from amqpworker.worker.work_queue import WorkQueue, drop_requeued
 
 log = get_logger(__name__)
 
@@ -48,9 +48,12 @@ class EventLoopRunner:
     Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread exist from `start` on.
 
     `running`, shared with the runner threads, has what was claimed and is not settled yet, here by the id of the delivery.
+    `waiting` is empty, and decides the order of what waits for a slot.
     """
 
-    def __init__(self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery], waiting: WorkQueue
+    ) -> None:
         self._pipeline = pipeline
         self._running = running
         self._free = len(slots)
@@ -58,7 +61,7 @@ class EventLoopRunner:
         self.beat: Callable[[], None] = lambda: None
         """Called once per second by the event loop's thread, while it has one."""
         self._lock = threading.Lock()
-        self._waiting: deque[Delivery] = deque()
+        self._waiting = waiting
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
@@ -78,7 +81,7 @@ class EventLoopRunner:
         """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
         with self._lock:
             if not self._free:
-                self._waiting.append(delivery)
+                self._waiting.put(delivery)
                 return
             self._free -= 1
             loop = self._started_loop()
@@ -120,7 +123,7 @@ class EventLoopRunner:
     def drop_requeued(self) -> None:
         """Drop the waiting deliveries that were requeued."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
+            drop_requeued(self._waiting)
 
     def interrupt(self, delivery: Delivery) -> None:
         """Cancel the coroutine of a delivery, and again every few seconds until it has ended; from any thread."""
@@ -227,10 +230,10 @@ class EventLoopRunner:
             self._running.pop(id(delivery), None)
 
     def _start_next(self) -> None:
-        """Start the delivery that has waited longest, or free the slot."""
+        """Start the delivery that is next, or free the slot."""
         with self._lock:
-            if not self._waiting:
+            following = None if self._waiting.empty() else self._waiting.get_nowait()
+            if following is None:
                 self._free += 1
                 return
-            following = self._waiting.popleft()
         self._start(following)
