@@ -28,9 +28,10 @@ from amqpworker.model.message import Message
 from amqpworker.policies.retry import ResultRefused
 from amqpworker.results.store import ResultNotStorable
 from amqpworker.signature.signature import MalformedBody
+from amqpworker.signature.versions import UpgradeFailed
 from tests.docs import ROOT
 
-INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable}
+INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, UpgradeFailed}
 """What never leaves a worker; the docstring of `errors` names them."""
 
 
