@@ -45,6 +45,8 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
+    from amqpworker.client.dead_letters_api import DeadLetters
+    from amqpworker.client.pending_api import Pending
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -290,12 +292,26 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
+
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
     @property
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
+
+    @property
+    def pending(self) -> Pending:
+        """The messages that wait until they are due: list, show, cancel and reschedule them."""
+        from amqpworker.client.pending_api import Pending  # seldom needed
+
+        return Pending(self)
 
     def store(self) -> ResultStore | None:
         """Return the result store, which connects at its first use; `None` if results are not stored."""

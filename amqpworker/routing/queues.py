@@ -21,9 +21,8 @@ class Requirement:
     A part of the topology that must exist before a message is published, or a queue is consumed.
 
     A plan makes one for each of its queues and streams, one for the delay ladder and one for the exchanges alone; they are
-    compared by identity.
-    If the queue has a bound, `bounded` is the exchange and the routing key by which messages meet it. A bounded queue that the
-    app leaves to others has a requirement as well, which declares nothing.
+    compared by identity. If the queue has a bound, `bounded` is the exchange and the routing key by which messages meet it. A
+    bounded queue that the app leaves to others has a requirement as well, which declares nothing.
     """
 
     name: str
@@ -66,12 +65,12 @@ class Plan:
         self.queues: dict[str, PlannedQueue] = {}
         self.base = Requirement("the exchanges", lambda: topology.base(namespace))
         self.ladder = Requirement("the delay ladder", lambda: topology.base(namespace) + topology.ladder(namespace))
+        # By queue: what must exist before a message goes to it, apart from the ladder.
+        self._required: dict[str, tuple[Requirement, ...]] = {}
         self.control = Requirement(f"stream {self.names.control}", lambda: topology.control(namespace))
         self.cancelled = Requirement(
             f"stream {self.names.cancelled}", lambda: topology.base(namespace) + topology.cancelled(namespace)
         )
-        # By queue: what must exist before a message goes to it, apart from the ladder.
-        self._required: dict[str, tuple[Requirement, ...]] = {}
 
     def add_queue(self, name: str, max_length: int | None = None, declare: bool | None = None) -> None:
         """

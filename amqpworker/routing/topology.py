@@ -169,6 +169,17 @@ def due_queue(name: str) -> str:
     return f"{name}.due"
 
 
+def dead_queue_of(name: str) -> str:
+    """Return the dead-letter queue of a work queue; a dead-letter or parking queue is returned as it is."""
+    return name if name.endswith((dead_queue(""), Names("").parked)) else dead_queue(name)
+
+
+def work_queue_of(queue: str, routing_key: str) -> str:
+    """Return the work queue of a message with this routing key that is in a dead-letter or parking queue."""
+    suffix = dead_queue("")
+    return queue.removesuffix(suffix) if queue.endswith(suffix) else routing_key
+
+
 def base(namespace: str) -> Topology:
     """Return what each work queue needs: the exchanges for new, due, dead and parked messages."""
     names = Names(namespace)

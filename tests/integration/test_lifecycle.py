@@ -146,7 +146,7 @@ class Life:
 
     def logged(self, line: str, task_id: str) -> bool:
         messages = [record.getMessage() for record in list(self.caplog.records)]
-        # One line stands for all messages of a task.
+        # There is one line for all messages of a task.
         named = "task=later" if line == "task_unknown" else task_id
         return any(one.startswith(f"{line} ") and named in one for one in messages)
 

@@ -27,11 +27,11 @@ from amqpworker.errors import (
 from amqpworker.model.message import Message
 from amqpworker.policies.retry import ResultRefused
 from amqpworker.results.store import ResultNotStorable
-from amqpworker.signature.signature import MalformedBody
+from amqpworker.signature.signature import MalformedBody, UnknownParameter
 from amqpworker.signature.versions import UpgradeFailed
 from tests.docs import ROOT
 
-INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, UpgradeFailed}
+INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, UnknownParameter, UpgradeFailed}
 """What never leaves a worker; the docstring of `errors` names them."""
 
 
