@@ -110,6 +110,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         self.schedules, self.unfinished_schedules = {}, {}
         self._producer = Producer(self.plan, self.settings, partial(Publisher, self._addresses, self.settings))
         self._async_made = {}
+        self._origins: dict[str, Origin[Any]] = {}
         self.users = AppUsers()
         # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
         self._stores: dict[str, ResultStore] = {}
@@ -328,9 +329,15 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         return Sent(message.id, message.task, self._origin(message), message.first_sent, due)
 
     def _origin(self, message: Message[R]) -> Origin[R]:
-        task = self.tasks.get(message.task)
-        store = self.store if task is None or task.stores_result else never_stored
-        return Origin(store, self._decoder(message), self)
+        """Return the one origin of a task's messages, which is made once: each message that is sent needs it."""
+        origin = self._origins.get(message.task)
+        if origin is None:
+            task = self.tasks.get(message.task)
+            store = self.store if task is None or task.stores_result else never_stored
+            origin = Origin(store, self._decoder(message), self)
+            if task is not None:
+                self._origins[message.task] = origin
+        return origin
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""

@@ -63,17 +63,28 @@ def test_a_worker_that_starts_later_knows_what_was_cancelled(
     assert vhost.count(f"{QUEUE}.dead") == 0
 
 
+def test_a_worker_that_has_lost_its_connections_reads_the_cancels_that_it_has_missed(
+    vhost: Broker, app: App, note: Any
+) -> None:
+    with running(app, threads=1) as worker:
+        known: Any = worker.process.limits.is_cancelled
+        vhost.close_connections()
+        for count in (1, 2):
+            note.options(delay=60).send().cancel()
+            wait_until(lambda count=count: len(known.__self__) == count, 30, "the worker knows it")  # type: ignore[misc]
+
+
 def test_the_cancel_of_a_far_message_waits_in_the_ladder_and_arrives_before_it(
     vhost: Broker, app: App, note: Any, ran: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("amqpworker.routing.cancel_messages.LEAD", 0.5)
     with running(app, threads=1) as worker:
-        known = worker.process.limits.is_cancelled.__self__
+        known: Any = worker.process.limits.is_cancelled
         note.options(delay=1.5).send().cancel()
         last = note.options(delay=1.5).send()
         began = time.monotonic()
         assert vhost.count("amqpworker.delay.03") == 3
-        wait_until(lambda: len(known) == 1, what="the cancel arrives")
+        wait_until(lambda: len(known.__self__) == 1, what="the cancel arrives")
         assert 0.7 < time.monotonic() - began < 1.4
         wait_until(lambda: last.id in ran, what="what is not cancelled")
     assert ran == [last.id]
