@@ -233,6 +233,7 @@ def status_tables(state: dict[str, Any]) -> Group:
     parts += _waiting_lines(state)
     if any(process["running"] for process in state["processes"]):
         parts += [Text(""), running_table(state)]
+    parts += _unknown_lines(state)
     if unconfirmed := sum(process["unconfirmed"] for process in state["processes"]):
         effect = "check that their queues have a majority"
         parts += [Text(""), Text(f"{unconfirmed} retries and dead letters are not confirmed yet: {effect}.")]
@@ -277,6 +278,18 @@ def _waiting_lines(state: dict[str, Any]) -> list[Any]:
 
     texts = {printable(process.get("waits", "")).rstrip(".") for process in state["processes"]}
     lines = [f"waiting for {text}" for text in sorted(texts) if text and text not in state["status"]]
+    return [Text(""), *map(Text, lines)] if lines else []
+
+
+def _unknown_lines(state: dict[str, Any]) -> list[Any]:
+    """Return a line for each task that the workers do not know and of which messages wait."""
+    from rich.text import Text
+
+    unknown = state.get("unknown", {})  # an older version does not report them
+    lines = [
+        f"{number} messages of task {printable(name)} wait for a worker that knows it"
+        for name, number in unknown.items()
+    ]
     return [Text(""), *map(Text, lines)] if lines else []
 
 

@@ -44,6 +44,8 @@ MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
 BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+REASONS_BEFORE_RUN = ("unknown-task", "malformed", "expired")
+"""Why a message is dead whose task has not run: then its letter shows since when its task was unknown."""
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
 KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
 
@@ -125,7 +127,8 @@ def retried(
         headers[h.CRASHES] = crashes
     copy = _delayed(delivery, run.task_id, wait, headers, names)
     assert copy.properties.headers is not None
-    copy.properties.headers.pop(h.RETURNED, None)
+    for ended_by_run in (h.RETURNED, h.UNKNOWN_SINCE):
+        copy.properties.headers.pop(ended_by_run, None)
     return copy
 
 
@@ -170,6 +173,8 @@ def dead_lettered(delivery: Delivery, dead: Dead, task_id: str, worker: str, nam
         properties.content_encoding = delivery.properties.content_encoding
     # A dead letter that was moved back by hand describes its last death only.
     headers = {name: value for name, value in (properties.headers or {}).items() if name not in h.EVIDENCE}
+    if dead.reason not in REASONS_BEFORE_RUN:
+        headers.pop(h.UNKNOWN_SINCE, None)
     headers[h.DEAD_REASON] = dead.reason
     if dead.crashes:
         headers[h.CRASHES] = dead.crashes

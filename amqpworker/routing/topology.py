@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError
 from amqpworker.model.headers import wait_header
@@ -27,6 +27,9 @@ UNIT = 0.125
 
 WORK_LIMIT = 200
 ENDLESS = 2_000_000_000
+BOUND = "x-max-length"
+MAX_LENGTH = 2_000_000_000
+"""The largest bound of a queue."""
 
 _OWN_SUFFIXES = (".dead", ".due")
 
@@ -59,29 +62,45 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbinding:
+    """A binding of `queue` to the exchange `source` that must not exist: declaring removes it."""
+
+    source: str
+    queue: str
+    routing_key: str = ""
+
+
+Part: TypeAlias = Exchange | Queue | Binding | Unbinding
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """
-    What must exist, in the order to declare it.
+    What must exist, and which bindings must not, in the order to declare it.
 
-    Iterating yields exchanges, then queues, then bindings. An exchange follows its alternate exchange, and the binding for
-    new messages is the last, so what these messages need exists before they arrive.
+    Iterating yields exchanges, then queues, then bindings, then bindings to remove. An exchange follows its alternate exchange,
+    and the binding for new messages is the last, so what these messages need exists before they arrive. A binding is removed
+    once the one in its place exists, so no message is without a queue in between.
     """
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
+    unbindings: tuple[Unbinding, ...] = ()
 
     def __add__(self, other: Topology) -> Topology:
         return Topology(
             _distinct((*self.exchanges, *other.exchanges)),
             _distinct((*self.queues, *other.queues)),
             _distinct((*self.bindings, *other.bindings)),
+            _distinct((*self.unbindings, *other.unbindings)),
         )
 
-    def __iter__(self) -> Iterator[Exchange | Queue | Binding]:
+    def __iter__(self) -> Iterator[Part]:
         yield from self.exchanges
         yield from self.queues
         yield from self.bindings
+        yield from self.unbindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +131,13 @@ class Names:
 
     @property
     def control(self) -> str:
-        """A name reserved for cancelling and pausing in all processes; nothing is declared by this name yet."""
+        """The exchange and stream for what is paused."""
         return f"{self.namespace}.control"
+
+    @property
+    def cancelled(self) -> str:
+        """The stream for cancelled messages."""
+        return f"{self.namespace}.cancelled"
 
     @property
     def schedule(self) -> str:
@@ -131,12 +155,18 @@ class Names:
     def all(self) -> frozenset[str]:
         """Return each name that amqpworker uses itself."""
         levels = (self.level(number) for number in range(LEVELS))
-        return frozenset((self.tasks, self.due, self.dead, self.parked, self.control, self.schedule, *levels))
+        ours = (self.tasks, self.due, self.dead, self.parked, self.control, self.cancelled, self.schedule)
+        return frozenset((*ours, *levels))
 
 
 def dead_queue(name: str) -> str:
     """Return the name of the dead-letter queue of this work queue."""
     return f"{name}.dead"
+
+
+def due_queue(name: str) -> str:
+    """Return the name of the queue beside this work queue, if it is bounded, for messages that were accepted before."""
+    return f"{name}.due"
 
 
 def dead_queue_of(name: str) -> str:
@@ -183,8 +213,13 @@ def ladder(namespace: str) -> Topology:
     return _parking(names) + due + Topology(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
-def work_queue(namespace: str, name: str) -> Topology:
-    """Return one work queue with its dead-letter queue; `base` has the exchanges."""
+def work_queue(namespace: str, name: str, max_length: int | None = None) -> Topology:
+    """
+    Return one work queue with its dead-letter queue; `base` has the exchanges.
+
+    With a bound, messages that were accepted before, which are due after a delay or retried, have a queue of their own beside
+    it. A full queue would refuse them, and they would stop the delays of all queues.
+    """
     names = Names(namespace)
     dead = dead_queue(name)
     arguments = {
@@ -192,13 +227,17 @@ def work_queue(namespace: str, name: str) -> Topology:
         "x-dead-letter-routing-key": name,
         "x-delivery-limit": WORK_LIMIT,
     }
+    dead_letters, new_work = Binding(names.dead, dead, name), Binding(names.tasks, name, name)
+    if max_length is None:
+        return Topology(
+            queues=(Queue(dead, _keeping()), Queue(name, arguments)),
+            bindings=(dead_letters, Binding(names.due, name, name), new_work),
+        )
+    due = due_queue(name)
     return Topology(
-        queues=(Queue(dead, _keeping()), Queue(name, arguments)),
-        bindings=(
-            Binding(names.dead, dead, name),
-            Binding(names.due, name, name),
-            Binding(names.tasks, name, name),
-        ),
+        queues=(Queue(dead, _keeping()), Queue(due, arguments), Queue(name, {**arguments, BOUND: max_length})),
+        bindings=(dead_letters, Binding(names.due, due, name), new_work),
+        unbindings=(Unbinding(names.due, name, name),),
     )
 
 
@@ -218,6 +257,40 @@ def scheduler(namespace: str, name: str) -> Topology:
     )
 
 
+# A stream drops its oldest messages by whole segments, and only when a new one begins: so they are small.
+SEGMENT_BYTES = 1_000_000
+CONTROL_BYTES = 16_000_000
+CANCELLED_AGE = "8D"
+
+
+def control(namespace: str) -> Topology:
+    """
+    Return the stream of what is paused, for all worker processes, and its exchange.
+
+    It has no age: however long ago the last change was, a worker that starts must find it.
+    """
+    name = Names(namespace).control
+    return Topology(
+        (Exchange(name, "fanout"),),
+        (Queue(name, {**_stream(), "x-max-length-bytes": CONTROL_BYTES}),),
+        (Binding(name, name),),
+    )
+
+
+def cancelled(namespace: str) -> Topology:
+    """
+    Return the stream of cancelled messages, for all worker processes; `base` has its exchanges.
+
+    It is bound like a work queue: any sender may cancel, and what waited in the delay ladder arrives as due.
+    """
+    names = Names(namespace)
+    name = names.cancelled
+    return Topology(
+        queues=(Queue(name, {**_stream(), "x-max-age": CANCELLED_AGE}),),
+        bindings=(Binding(names.due, name, name), Binding(names.tasks, name, name)),
+    )
+
+
 def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     """Check the name of a work queue; raises ConfigError if AMQP does not allow it, or if it is reserved."""
     _check_name(name, "queue", longest_suffix=dead_queue(""))
@@ -226,6 +299,12 @@ def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     names = Names(namespace)
     if name in names.all() or name.startswith(names.schedule_queue("")):
         raise ConfigError(f"Queue name {name!r} is reserved for amqpworker: choose another.")
+
+
+def check_max_length(max_length: object) -> None:
+    """Check the bound of a work queue; raises ConfigError if it is not a number of messages."""
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or not 1 <= max_length <= MAX_LENGTH:
+        raise ConfigError(f"max_length={max_length!r:.60}: the bound of a queue is an int from 1 to {MAX_LENGTH}.")
 
 
 def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
@@ -237,7 +316,7 @@ def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
 
 def check_namespace(namespace: str) -> None:
     """Check a namespace, which names begin with; raises ConfigError if AMQP does not allow such names."""
-    _check_name(namespace, "namespace", longest_suffix=Names("").level(0))
+    _check_name(namespace, "namespace", longest_suffix=max(Names("").all(), key=len))
 
 
 def _parking(names: Names) -> Topology:
@@ -251,6 +330,10 @@ def _parking(names: Names) -> Topology:
 def _keeping() -> dict[str, Any]:
     """Return the arguments of a queue that keeps messages until they are moved by hand."""
     return {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS}
+
+
+def _stream() -> dict[str, Any]:
+    return {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": SEGMENT_BYTES}
 
 
 def _dead_lettering(exchange: str) -> dict[str, Any]:

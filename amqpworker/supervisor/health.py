@@ -46,7 +46,13 @@ def respond_to(path: str, state: SupervisorStatus | None, now: float) -> tuple[i
         return 200, brief
     if path == "/readyz":
         return 200 if state.consuming >= state.wanted and not state.stopping else 503, brief
-    return 200, {**brief, "consuming": state.consuming, "running": state.running, **asdict(state)}
+    return 200, {
+        **brief,
+        "consuming": state.consuming,
+        "running": state.running,
+        "unknown": state.unknown,
+        **asdict(state),
+    }
 
 
 class HealthServer:

@@ -192,6 +192,8 @@ class Supervisor:
                 self._crash_history.add_queries(serial, report.keys, now)
             case "waiting":
                 self._workers[serial].waits = report.reason
+            case "unknown_tasks":
+                self._workers[serial].unknown = report.waiting
             case "leading":
                 self._workers[serial].leading = report
             case "ready":

@@ -22,8 +22,11 @@ from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
+from amqpworker.worker.cancelled_runs import CancelledRuns
+from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
@@ -33,12 +36,15 @@ from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
@@ -82,13 +88,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
     store = _checked_store(app)
-    counters = OutcomeCounters()
+    counters, cancels = OutcomeCounters(), Cancels()
     settler = _settler(app, options, store, counters, wake)
-    limits = Limits(lambda _: stop_request.wake())
+    limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
-    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
+    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
+    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
     consumer.keeper.owner = options.app
@@ -100,7 +107,10 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks = _hooks(app, settler, runners)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
+    streams = _streams(app, options, CancelledRuns(cancels, runners, isolation), consumer)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -123,8 +133,13 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, watch, sharing),
+        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks, streams),
     )
+
+
+def _streams(app: App, options: WorkerOptions, cancelled_runs: CancelledRuns, consumer: Consumer) -> Streams:
+    # A new stream is added here.
+    return Streams(app, options.app, [cancelled_runs.stream(app.plan)], lambda: consumer.keeper.start())  # noqa: PLW0108
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
@@ -149,7 +164,7 @@ def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Li
 
 
 def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
     return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
@@ -169,8 +184,9 @@ def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolatio
     )
 
 
-def _concurrency(options: WorkerOptions) -> Concurrency:
-    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
+def _concurrency(app: App, options: WorkerOptions) -> Concurrency:
+    bounded = frozenset(one.queue for one in queue_assignments(app, options) if app.plan.due_queue(one.queue))
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects, bounded)
 
 
 def _checked_store(app: App) -> ResultStore | None:
@@ -189,10 +205,30 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    found = []
+    for one in served:
+        required, due = app.plan.worker_requirements(one.queue), app.plan.due_queue(one.queue)
+        if due is not None:
+            found.append(Subscription(due, one.first_prefetch, required, beside=one.queue))
+        found.append(Subscription(one.queue, one.first_prefetch, required))
+    return found
+
+
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    stop_request: StopRequest,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if runners.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
 
 
 def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
     warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

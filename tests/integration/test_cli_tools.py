@@ -147,7 +147,7 @@ def test_a_refused_login_or_virtual_host_is_one_line_with_exit_code_2(
 
 def test_topology_declare_makes_everything_and_can_be_repeated(cli: Callable[[str], Ended], vhost: Broker) -> None:
     first, second = cli("topology declare clishop:app"), cli("topology declare clishop:app")
-    assert first == second == Ended(0, "35 exchanges, 34 queues, 35 bindings: declared.\n", "")
+    assert first == second == Ended(0, "36 exchanges, 36 queues, 38 bindings: declared.\n", "")
     assert len(vhost.queues()) == 34
     assert cli("topology check clishop:app").code == 0
 
@@ -167,7 +167,7 @@ def test_topology_check_finds_what_is_missing_and_changes_nothing(cli: Callable[
     ended = cli("topology check clishop:app --json")
     assert ended.code == 1
     assert {one["kind"] for one in ended.json["findings"]} == {"missing"}
-    assert len(ended.json["findings"]) == 35 + 34
+    assert len(ended.json["findings"]) == 36 + 36
     assert vhost.queues() == []
 
 
@@ -242,7 +242,7 @@ def test_topology_check_without_permission_to_compare_is_one_line_and_exits_with
         ended = cli("topology check clishop:app --json")
         assert ended.code == 2
         assert {one["kind"] for one in ended.json["findings"]} == {"unknown"}
-        assert len(ended.json["findings"]) == 35 + 34
+        assert len(ended.json["findings"]) == 36 + 36
         ended = cli("topology check clishop:app")
         assert ended.code == 2
         assert ended.out.count("unknown") == 1

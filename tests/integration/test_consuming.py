@@ -57,7 +57,7 @@ def test_acks_behind_a_long_task_are_not_withheld(vhost: Broker, app: App) -> No
     assert vhost.count(QUEUE) == 0
 
 
-@pytest.mark.parametrize(("options", "held"), [({"threads": 2}, 8), ({"threads": 2, "prefetch": 3}, 3)])
+@pytest.mark.parametrize(("options", "held"), [({"threads": 2}, 2), ({"threads": 2, "prefetch": 3}, 3)])
 def test_no_more_is_held_than_the_prefetch(vhost: Broker, app: App, options: dict[str, Any], held: int) -> None:
     go = threading.Event()
 

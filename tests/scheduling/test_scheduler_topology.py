@@ -52,7 +52,7 @@ def test_the_scheduler_is_declared_if_it_is_named_and_then_as_it_should_be(
     cli: Callable[[str], Ended], vhost: Broker
 ) -> None:
     command = "topology declare plainshop:app --scheduler main"
-    assert cli(command) == cli(command) == Ended(0, "36 exchanges, 35 queues, 36 bindings: declared.\n", "")
+    assert cli(command) == cli(command) == Ended(0, "37 exchanges, 37 queues, 39 bindings: declared.\n", "")
     assert cli(f"topology check plainshop:app --scheduler main --management {vhost.node.management_url}").code == 0
     missing = cli("topology check plainshop:app --scheduler other --json")
     assert missing.code == 1

@@ -12,10 +12,13 @@ from amqpworker.routing.topology import (
     Names,
     Queue,
     Topology,
+    Unbinding,
     base,
+    cancelled,
     check_namespace,
     check_queue_name,
     check_scheduler_name,
+    control,
     dead_queue,
     ladder,
     work_queue,
@@ -118,10 +121,26 @@ def test_an_alternate_or_dead_letter_exchange_is_declared_before_what_names_it()
 def test_a_declarer_meets_exchanges_then_queues_then_bindings() -> None:
     kinds = [type(item) for item in everything()]
     assert kinds == sorted(kinds, key=[Exchange, Queue, Binding].index)
+    assert type(list(work_queue("amqpworker", "emails", 5))[-1]) is Unbinding
 
 
 def test_new_messages_are_led_in_last() -> None:
     assert work_queue("amqpworker", "emails").bindings[-1].source == NAMES.tasks
+
+
+def test_a_bound_is_met_by_new_messages_and_those_that_are_due_have_a_queue_beside_it() -> None:
+    plain, bounded = work_queue("amqpworker", "emails"), work_queue("amqpworker", "emails", 1000)
+    of_emails = queue(plain, "emails").arguments
+    assert queue(bounded, "emails").arguments == {**of_emails, "x-max-length": 1000}
+    assert queue(bounded, "emails.due").arguments == of_emails
+    assert queue(bounded, "emails.dead") == queue(plain, "emails.dead")
+    assert bounded.bindings == (
+        Binding("amqpworker.dead", "emails.dead", "emails"),
+        Binding("amqpworker.due", "emails.due", "emails"),
+        Binding("amqpworker.tasks", "emails", "emails"),
+    )
+    assert bounded.unbindings == (Unbinding("amqpworker.due", "emails", "emails"),)
+    assert (base("amqpworker") + bounded + bounded).unbindings == bounded.unbindings
 
 
 def test_adding_keeps_the_order_and_drops_what_is_there_already() -> None:
@@ -173,7 +192,7 @@ def test_the_names_that_are_kept_are_those_of_the_namespace() -> None:
         check_queue_name("shop.parked", "shop")
 
 
-@pytest.mark.parametrize("namespace", ["amqpworker", "shop", "team.shop", "x" * 246])
+@pytest.mark.parametrize("namespace", ["amqpworker", "shop", "team.shop", "x" * 245])
 def test_a_namespace_whose_names_amqp_takes_is_taken(namespace: str) -> None:
     check_namespace(namespace)
     assert max(len(name) for name in Names(namespace).all()) <= 255
@@ -198,3 +217,36 @@ def test_a_name_that_a_scheduler_cannot_have_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["main", "night shift", "nächtlich", "a.b-c"])
 def test_any_other_name_is_valid_for_a_scheduler(name: str) -> None:
     check_scheduler_name(name)
+
+
+def test_what_is_paused_is_a_stream_without_an_age_that_only_its_own_exchange_feeds() -> None:
+    assert control("amqpworker") == Topology(
+        (Exchange("amqpworker.control", "fanout"),),
+        (
+            Queue(
+                "amqpworker.control",
+                {
+                    "x-queue-type": "stream",
+                    "x-stream-max-segment-size-bytes": 1_000_000,
+                    "x-max-length-bytes": 16_000_000,
+                },
+            ),
+        ),
+        (Binding("amqpworker.control", "amqpworker.control"),),
+    )
+
+
+def test_cancels_are_a_stream_of_eight_days_that_any_sender_and_the_ladder_reach() -> None:
+    assert cancelled("amqpworker") == Topology(
+        (),
+        (
+            Queue(
+                "amqpworker.cancelled",
+                {"x-queue-type": "stream", "x-stream-max-segment-size-bytes": 1_000_000, "x-max-age": "8D"},
+            ),
+        ),
+        (
+            Binding("amqpworker.due", "amqpworker.cancelled", "amqpworker.cancelled"),
+            Binding("amqpworker.tasks", "amqpworker.cancelled", "amqpworker.cancelled"),
+        ),
+    )

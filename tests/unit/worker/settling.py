@@ -79,6 +79,8 @@ class IgnoringReceiver:
 
     def on_delivery(self, delivery: Delivery) -> None: ...
 
+    def on_replacing(self, queue: str) -> None: ...
+
     def on_channel_lost(self, channel: ConsumerChannel) -> None: ...
 
     def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None: ...
@@ -113,6 +115,8 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "isolated": False,
             "hooks": Hooks(),
             "app": SimpleNamespace(hooks=Hooks()),
+            "version": 1,
+            "upgrade": None,
             **changed,
         }
     )
