@@ -46,6 +46,7 @@ from amqpworker.task import (
 
 if TYPE_CHECKING:
     from amqpworker.client.dead_letters_api import DeadLetters
+    from amqpworker.client.pending_api import Pending
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -303,6 +304,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
+
+    @property
+    def pending(self) -> Pending:
+        """The messages that wait until they are due: list, show, cancel and reschedule them."""
+        from amqpworker.client.pending_api import Pending  # seldom needed
+
+        return Pending(self)
 
     def store(self) -> ResultStore | None:
         """Return the result store, which connects at its first use; `None` if results are not stored."""

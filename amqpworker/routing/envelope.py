@@ -43,7 +43,7 @@ MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
-BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.VERSION, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
 REASONS_BEFORE_RUN = ("unknown-task", "malformed", "expired")
 """Why a message is dead whose task has not run: then its letter shows since when its task was unknown."""
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
@@ -155,6 +155,23 @@ def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, na
     headers.update(route.headers)
     properties.headers = headers
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
+
+
+def rescheduled(delivery: Delivery, delay: float, names: Names, now: float) -> Publication:
+    """
+    Return the copy of a message in the delay ladder that is due in `delay` seconds, as the attempt that it is.
+
+    Raises InvalidArguments if it expires before it is due.
+    """
+    wait = ladder.clamp(delay)
+    due = now + wait
+    expires = h.time_of((delivery.properties.headers or {}).get(h.EXPIRES))
+    if expires is not None and expires <= due * 1000:
+        raise InvalidArguments(f"The message expires at {time_text(expires)}, before it would be due: {now_text(due)}.")
+    copy = _delayed(delivery, delivery.properties.message_id or new_id(), wait, {h.ETA: now_text(due)}, names)
+    assert copy.properties.headers is not None
+    copy.properties.headers.pop(h.RETURNED, None)
+    return copy
 
 
 def republished(delivery: Delivery, names: Names) -> Publication:

@@ -244,7 +244,7 @@ class TaskExecutor:
         registered = self._tasks.get(properties.type or "")
         if registered is None:
             return outcomes.unknown_task(delivery, self._tasks, now)
-        if known.get(VERSION, 1) > registered.version:
+        if VERSION in known and known[VERSION] > registered.version:
             return outcomes.newer_version(delivery, known[VERSION], registered.version, now)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
