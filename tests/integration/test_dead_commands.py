@@ -22,8 +22,10 @@ import pika
 import pytest
 
 from amqpworker import App, ConfigError, InvalidArguments
+from amqpworker.broker.admin import Admin
 from amqpworker.broker.queue_walk import QueueWalker
 from amqpworker.client import letter_walks
+from amqpworker.routing.topology import base, work_queue
 from amqpworker.worker.app_loader import load_app
 from tests.cli import Ended, environment, run_here, started
 from tests.docs import ROOT, commands
@@ -71,8 +73,9 @@ def shop(vhost: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("AMQPWORKER_URL", vhost.url)
     monkeypatch.setenv("AMQPWORKER_APP", "deadshop:app")
     app = load_app("deadworker:app")
-    with running(app, threads=1):
-        pass  # declares the topology
+    queues = base("amqpworker") + work_queue("amqpworker", WORK) + work_queue("amqpworker", "notes")
+    with Admin(vhost.url, app.settings) as admin:
+        admin.declare(queues, lambda _: None)
     with app:
         yield app
 
