@@ -28,6 +28,7 @@ from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.labels import ConsumerTags
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
+from amqpworker.broker.queue_holds import QueueHolds
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
@@ -46,7 +47,11 @@ CANCELLED = "the broker ended the subscription: an acknowledgement came too late
 
 
 class Consumer:
-    """Consumes from queues over one connection, and recovers from the loss of a channel or of the connection."""
+    """
+    Consumes from queues over one connection, and recovers from the loss of a channel or of the connection.
+
+    `paused` are the queues that are paused; with None it subscribes to nothing before `pause` was called.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Consumer:
         settings: Settings,
         subscriptions: Sequence[Subscription],
         receiver: DeliveryReceiver,
+        paused: frozenset[str] | None = frozenset(),
     ) -> None:
         self.subscriptions = subscriptions
         self.receiver = receiver
@@ -76,8 +82,7 @@ class Consumer:
         # Queues that refuse a consumer with an ack timeout.
         self._without_timeout: set[str] = set()
         self._gave_up = False
-        # The queues to hold, as other threads want it, and as it was applied last.
-        self._to_hold = self._applied_holds = frozenset[str]()
+        self._holds = QueueHolds(self, paused)
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -89,9 +94,12 @@ class Consumer:
 
     @property
     def consuming(self) -> bool:
-        """Whether every queue has a consumer that the broker confirmed, or is left to other processes for now."""
-        channels = list(self._channels.values())
-        return len(channels) == len(self.subscriptions) and all(one.is_served for one in channels)
+        """Whether every queue has a consumer that the broker confirmed, is left to other processes for now, or is paused."""
+        return all(self._is_served(one.queue) for one in self.subscriptions)
+
+    def _is_served(self, queue: str) -> bool:
+        channel = self._channels.get(queue)
+        return self._holds.is_parked(queue) or (channel is not None and channel.is_served)
 
     @property
     def broken(self) -> bool:
@@ -100,7 +108,12 @@ class Consumer:
 
     def hold(self, queues: frozenset[str]) -> None:
         """Consume nothing from these queues for a while, and from all others again; deliveries that are here stay."""
-        self._to_hold = queues
+        self._holds.hold(queues)
+        self.keeper.wake()
+
+    def pause(self, queues: frozenset[str]) -> None:
+        """Consume from all queues except these, and requeue what has not started of them; what runs continues."""
+        self._holds.pause(queues)
         self.keeper.wake()
 
     def drain(self, on_drained: Callable[[], None]) -> None:
@@ -120,9 +133,9 @@ class Consumer:
         self.failures.clear()
         SubscriptionCheck(connection, self).start()
         for subscription in self.subscriptions:
-            self._prepare(subscription)
+            self.prepare(subscription)
 
-    def _prepare(self, subscription: Subscription) -> None:
+    def prepare(self, subscription: Subscription) -> None:
         """Make sure that what a subscription requires exists, then subscribe."""
         declarer = self._declarer
         if declarer is None or self._draining:
@@ -133,12 +146,16 @@ class Consumer:
             if declarer is not self._declarer:
                 return
             if error is None:
-                self._prepare(subscription)
+                self.prepare(subscription)
             else:
                 self._retry_later(subscription, error)
 
         if missing:
             declarer.ensure(missing[0], on_declared)
+        elif self._holds.is_paused(subscription.queue):
+            if self._holds.park(subscription):
+                self.ever_consumed = True
+                self.failures.pop(subscription.queue, None)
         else:
             self._subscribe(subscription)
 
@@ -187,7 +204,7 @@ class Consumer:
         if self._draining:
             self._cancel_all()
         else:
-            self._hold_if_wanted(consumer_channel)
+            self._holds.hold_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
         liveness = self.keeper.liveness
@@ -300,7 +317,7 @@ class Consumer:
 
         def on_pause_over() -> None:
             if self._connection is connection:
-                self._prepare(subscription)
+                self.prepare(subscription)
 
         self.keeper.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
 
@@ -312,14 +329,15 @@ class Consumer:
         for consumer_channel in self._channels.values():
             self._invalidate(consumer_channel)
         self._channels.clear()
+        self._holds.clear()
         self._check_drained()
 
     def on_wake(self) -> None:
         """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
             self._cancel_all()
-        elif self._to_hold is not self._applied_holds:
-            self._apply_holds()
+        else:
+            self._holds.apply(list(self._channels.values()))
         self.receiver.on_wake()
 
     def on_tick(self) -> bool:
@@ -328,34 +346,7 @@ class Consumer:
             self._check_drained()
         return self.receiver.on_tick()
 
-    def _apply_holds(self) -> None:
-        self._applied_holds = self._to_hold
-        for consumer_channel in list(self._channels.values()):
-            if not consumer_channel.held_since or consumer_channel.queue in self._applied_holds:
-                self._hold_if_wanted(consumer_channel)
-            elif consumer_channel.release():  # if its channel was closed, another subscription is made anyway
-                log.debug("queue_released", queue=consumer_channel.queue)
-                self._subscribe_again(consumer_channel)
-
-    def _hold_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
-        """
-        Hold a queue if wanted; a subscription that is being made is held when it is confirmed.
-
-        The subscription is cancelled, and its channel stays open, so that what runs can be acknowledged.
-        """
-        tag, channel = consumer_channel.consumer_tag, consumer_channel.channel
-        if consumer_channel.queue not in self._applied_holds or tag is None or channel is None or not channel.is_open:
-            return
-        log.debug("queue_held", queue=consumer_channel.queue)
-        since = consumer_channel.hold()
-
-        def on_cancelled() -> None:
-            if consumer_channel.held_since == since:
-                self._on_cancel_ok(consumer_channel)
-
-        channel.cancel(tag, on_cancelled)
-
-    def _subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
+    def subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, on the same channel."""
         connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
@@ -370,10 +361,11 @@ class Consumer:
         for consumer_channel in list(self._channels.values()):
             tag = consumer_channel.take_consumer_tag()
             if tag is not None and consumer_channel.channel is not None and consumer_channel.channel.is_open:
-                consumer_channel.channel.cancel(tag, partial(self._on_cancel_ok, consumer_channel))
+                consumer_channel.channel.cancel(tag, partial(self.on_cancel_ok, consumer_channel))
         self._check_drained()
 
-    def _on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+    def on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+        """Note that a subscription has ended at our request."""
         consumer_channel.on_cancelled()
         self._check_drained()
 

@@ -145,6 +145,11 @@ def dead_queue(name: str) -> str:
     return f"{name}.dead"
 
 
+def work_queue_of(name: str) -> str:
+    """Return the work queue of a queue for due messages; other names are returned as they are."""
+    return name.removesuffix(".due")
+
+
 def base(namespace: str) -> Topology:
     """Return what each work queue needs: the exchanges for new, due, dead and parked messages."""
     names = Names(namespace)

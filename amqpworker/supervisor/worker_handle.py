@@ -35,13 +35,14 @@ class WorkerHandle:
 
     `reports` is the reading end of the pipe for its reports, which have ended if `reports_ended`. `commands` writes to the other
     pipe; the process ends when that is closed, since its supervisor has ended. It starts in `folder`, if that exists, else in the
-    current folder. `waits` is what it waits for until it consumes, and `leading` which scheduler leads, as it has reported;
-    `garbled` if it has written other lines.
+    current folder. As it has reported, `waits` is what it waits for until it consumes, `paused` what of it is paused, and
+    `leading` which scheduler leads; `garbled` if it has written other lines.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         self.garbled = self.reports_ended = False
         self.waits = ""
+        self.paused: tuple[str, ...] = ()
         self.leading = Report("leading")
         self._slots = spec.slots
         self._unread = b""

@@ -15,6 +15,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
+from amqpworker.broker.publisher import Publisher
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
@@ -36,6 +37,7 @@ from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
@@ -85,23 +87,22 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     limits = Limits(lambda _: stop_request.wake())
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware)
+    subscriptions = _subscriptions(app, options)
+    streams = Streams(app, options.app, reporter, subscriptions, lambda paused: consumer.pause(paused))  # noqa: PLW0108
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=streams.gates)
     runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
-    consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
+    consumer = Consumer(addresses(app.url), app.settings, subscriptions, receiver, paused=None)
     consumer.keeper.owner = options.app
-    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
-    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
-    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+    _record_beats(recorder, consumer, publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
-    context = None if app.lifespan is None else app.lifespan()
-    lifespan = Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
-    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
-    sharing = Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+    lifespan = _lifespan(app, runners, stop_request)
+    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
+    sharing = _sharing(app, recorder, runners, consumer)
     app_code = AppCode(lifespan, runners)
+    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     warn_of_long_tasks(app)
     _warn_of_mistyped_variables()
     return WorkerProcess(
@@ -124,8 +125,24 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         sharing=sharing,
         counters=counters,
         # A new one is added here. They are stopped in reverse order.
-        services=(ChildrenOfTasks(setup.children, runners, reporter.has_parent), app_code, isolation, watch, sharing),
+        services=(children, app_code, isolation, streams, watch, sharing),
     )
+
+
+def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
+    consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
+    publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
+    runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+
+
+def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
+    context = None if app.lifespan is None else app.lifespan()
+    return Lifespan(context, runners.event_loop.run_coroutine, stop_request.wake)
+
+
+def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
+    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
 def _settler(
