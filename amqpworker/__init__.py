@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         MalformedReply,
         NoCurrentTask,
         NotConnected,
+        QueueBusy,
         QueueFull,
         QueueUnavailable,
         Reject,
@@ -71,7 +72,9 @@ if TYPE_CHECKING:
         Unconfirmed,
         Unroutable,
     )
+    from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Message
+    from amqpworker.model.retried import Retried
     from amqpworker.settings import Settings
     from amqpworker.worker.context import Run, current
 
@@ -83,17 +86,20 @@ __all__ = [
     "CallTimeout",
     "ConfigError",
     "ConnectionBlocked",
+    "DeadLetter",
     "InvalidArguments",
     "InvalidResult",
     "MalformedReply",
     "Message",
     "NoCurrentTask",
     "NotConnected",
+    "QueueBusy",
     "QueueFull",
     "QueueUnavailable",
     "Reject",
     "ResultStoreError",
     "ResultTimeout",
+    "Retried",
     "RetryLater",
     "Run",
     "SendError",
@@ -110,7 +116,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "App": "amqpworker.app",
+    "DeadLetter": "amqpworker.model.dead_letter",
     "Message": "amqpworker.model.message",
+    "Retried": "amqpworker.model.retried",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
     "Run": "amqpworker.worker.context",

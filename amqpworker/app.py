@@ -23,6 +23,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
+from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
@@ -51,7 +52,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp, AppSchedules):
+class App(AsyncApp, AppSchedules, HookDecorators):
     """
     Tasks on RabbitMQ.
 
@@ -100,6 +101,7 @@ class App(AsyncApp, AppSchedules):
         self.results = results
         self.lifespan = lifespan
         self.middleware = tuple(middleware)
+        self.hooks = Hooks()
         self.tasks: dict[str, Task[Any, Any]] = {}
         self.remotes: dict[str, RemoteTask[Any, Any]] = {}
         self.schedules, self.unfinished_schedules = {}, {}

@@ -6,6 +6,7 @@ The errors that amqpworker raises for its users to catch, in one tree.
     ├── InvalidArguments        arguments do not fit a task's type hints, or an option is not valid
     ├── InvalidResult           a result does not fit the return hint
     ├── NoCurrentTask           `current()` was called outside a task
+    ├── QueueBusy               a queue cannot be read as a whole: another program is reading it
     ├── SendError               one message was not sent; carries it as `.message`
     │   ├── Unroutable          no queue is bound for it
     │   ├── QueueFull           its queue has a length limit, and is full
@@ -64,6 +65,10 @@ class InvalidResult(AmqpWorkerError, ValueError):
 
 class NoCurrentTask(AmqpWorkerError, LookupError):
     """`current()` was called by code that does not run inside a task of a worker."""
+
+
+class QueueBusy(AmqpWorkerError):
+    """A queue of pending or dead messages could not be read as a whole: another program is reading it. Try again later."""
 
 
 class SendError(AmqpWorkerError):

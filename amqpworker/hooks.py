@@ -1,8 +1,8 @@
 """
 Events about settled deliveries, and the listeners that are called with them: plain callables.
 
-Decides how listeners are called. `worker.settle` emits the events, and `worker.counters` counts them. Metrics, a live view, or
-hooks such as `on_dead` would be further listeners: internal so far, not a public API.
+Decides how listeners are called. `worker.settle` emits the events, `worker.counters` counts them, and `worker.hook_threads` calls
+the app's hooks. Metrics or a live view would be further listeners: internal, not a public API.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from amqpworker.log.logger import get_logger
 from amqpworker.text import name_of
 
 if TYPE_CHECKING:
-    from amqpworker.model.message import Delivery
+    from amqpworker.model.message import Delivery, Publication
     from amqpworker.model.outcome import Outcome
     from amqpworker.worker.context import Run
 
@@ -26,7 +26,8 @@ class Settled(NamedTuple):
     A delivery that was settled: by which `outcome`, and when this was decided (`at`, seconds since the epoch).
 
     `outcome` is one of the closed set in `model.outcome`; it is `Requeue` if the outcome of the task could not be settled. `run`
-    is None if the task was not started. There is no event for a delivery whose channel was lost first, since the broker
+    is None if the task was not started. `letter` is the dead letter that took the place of the message, as the broker has confirmed
+    it, if its outcome is `Dead`. There is no event for a delivery whose channel was lost first, since the broker
     redelivers it.
     """
 
@@ -34,6 +35,7 @@ class Settled(NamedTuple):
     outcome: Outcome
     run: Run | None
     at: float
+    letter: Publication | None = None
 
     @property
     def queue(self) -> str:

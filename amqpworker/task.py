@@ -16,6 +16,7 @@ from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.message import HeaderValue, Message
+from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.send_options import Options, check_options, message_of
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
@@ -36,6 +37,7 @@ class TaskApp(Protocol):
     """What tasks need of an app."""
 
     settings: Settings
+    hooks: Hooks
 
     def send(self, message: Message[R]) -> Sent[R]:
         """Send a message."""
@@ -292,7 +294,7 @@ class RemoteTask(TaskView[P, R]):
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
 
 
-class Task(RemoteTask[P, R]):
+class Task(RemoteTask[P, R], HookDecorators):
     """A task: a function that workers run, and that can still be called as it is."""
 
     def __init__(
@@ -304,6 +306,7 @@ class Task(RemoteTask[P, R]):
         self.stores_result = options.stores_result
         self.time_limit = options.time_limit
         self.isolated = options.isolated
+        self.hooks = Hooks()
         self.__wrapped__ = function
         self.adopt_names(function)
 

@@ -82,11 +82,11 @@ class QueueView:
 
 
 @contextmanager
-def pool(place: Slot, *options: str) -> Iterator[Pool]:
-    """Run a pool on `sides/pool_tasks.py` whose queue exists already."""
+def pool(place: Slot, *options: str, module: str = MODULE, log: str = "log") -> Iterator[Pool]:
+    """Run a pool on `sides/pool_tasks.py`, or another module, whose queue exists already; `log` is the name of its log."""
     declare.declare(place.url, declare.ours())
     ledger = Ledger(place.folder / "ledger")
     told = {"BENCH_URL": place.url, VARIABLE: str(ledger.path)}
     fixed = ["-q", QUEUE, "--drain-timeout", str(DRAIN_TIMEOUT), "--log-json"]
-    with running([[OWN_PROGRAM, "worker", f"{MODULE}:app", *fixed, *options]], told, place.folder / "log") as processes:
+    with running([[OWN_PROGRAM, "worker", f"{module}:app", *fixed, *options]], told, place.folder / log) as processes:
         yield Pool(processes, place.url, ledger)

@@ -1,47 +1,27 @@
-"""A connection for command line tools: one request after the other, each waits a bounded time for its answer."""
+"""What tools do with a topology: declare it, and compare it with what the broker has."""
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
-from typing import Any, Literal, NamedTuple, Self, TypeAlias
+from queue import SimpleQueue
+from typing import Any, Literal
 
-from amqpworker.broker.address import addresses
 from amqpworker.broker.channel_errors import access_refused, channel_error, does_not_exist
 from amqpworker.broker.connection import ChannelError, ChannelListener
-from amqpworker.broker.connection_problem import ConnectionProblem
-from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.peek import End, PeekSession, needs_read
+from amqpworker.broker.peek import End, PeekSession
 from amqpworker.broker.pika_channel import PikaChannel
-from amqpworker.broker.pika_connection import PikaConnection
-from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, Unroutable
+from amqpworker.broker.tool_connection import LAST_TIMEOUT, Action, Answers, ToolConnection
+from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
 from amqpworker.model.message import Delivery
 from amqpworker.routing.topology import Binding, Exchange, Queue, Topology
-from amqpworker.settings import Settings
 
-TIMEOUT = 10.0
-MIN_TIMEOUT = 0.5
 AT_ONCE = 8
-LAST_TIMEOUT = 2.0
 QUIET = 1.0
 BACK_PAUSE = 0.02
-
-Request: TypeAlias = Callable[[PikaConnection], None]
-Answers: TypeAlias = "SimpleQueue[Any]"
-Action: TypeAlias = Callable[[PikaChannel, Callable[[Any], None]], None]
-
-
-class Depth(NamedTuple):
-    """How many messages are ready in a queue, and how many consumers it has."""
-
-    messages: int
-    consumers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +37,8 @@ class Problem:
     why: str = ""
 
 
-class Admin:
-    """
-    A connection for a tool, as a context manager that connects when it is entered.
-
-    `timeout` limits each wait for an answer, after which NotConnected is raised. After `within` seconds in total, each wait is
-    limited to `MIN_TIMEOUT`: a slow broker gets time, but one that hardly answers any more does not.
-    """
-
-    def __init__(self, url: str, settings: Settings, timeout: float = TIMEOUT, within: float = math.inf) -> None:
-        self._addresses = addresses(url)
-        self._timeout = timeout
-        self._until = time.monotonic() + within
-        self._io = IOThread("admin", self._addresses, settings, self, user_reports_errors=True)
-        self._connect_timeout = settings.connect_timeout * len(self._addresses) + 1.0
-        self._connection: PikaConnection | None = None
-        self._problems: list[ConnectionProblem] = []
-        self._opened: Answers = SimpleQueue()
-        self._requests: deque[tuple[Request, Answers]] = deque()
-        self._waiting: list[Answers] = []
-
-    def __enter__(self) -> Self:
-        self._io.start()
-        try:
-            self._wait(self._opened, self._connect_timeout)
-        except BaseException:
-            self._io.stop(LAST_TIMEOUT)
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._io.stop(LAST_TIMEOUT)
+class Admin(ToolConnection):
+    """What tools ask about the topology, and about the content of a queue."""
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
@@ -104,10 +55,10 @@ class Admin:
             for part in parts:
                 channel.declare(part, lambda part=part: answers.put(part))  # type: ignore[misc]
 
-        self._send(lambda connection: connection.open_channel(ChannelListener(), on_opened, answers.put), answers)
+        self.send(lambda connection: connection.open_channel(ChannelListener(), on_opened, answers.put), answers)
         for _ in parts:
             try:
-                on_declared(self._wait(answers))
+                on_declared(self.wait_for(answers))
             except ChannelError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 
@@ -140,21 +91,10 @@ class Admin:
                     lost.append(error)
             return Problem("unknown", f"{part.name!r} was not compared: {lost[0]}", str(lost[0]))
 
-        most = (self._connection.params.channel_max if self._connection is not None else 0) or AT_ONCE
+        most = (self.connection.params.channel_max if self.connection is not None else 0) or AT_ONCE
         with ThreadPoolExecutor(min(most, AT_ONCE)) as pool:
             problems = list(pool.map(compare, parts))
         return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
-
-    def depth(self, queue: str) -> Depth | None:
-        """Return how full a queue is; `None` if it does not exist."""
-        try:
-            answer = self._on_channel(lambda channel, on_done: _exists(channel, Queue(queue), on_done)).method
-        except Unroutable:
-            return None
-        except AccessRefused as error:
-            refused = needs_read(error.__cause__ or error)
-            raise channel_error(refused, f"peeking into queue {queue!r}", "read") from error
-        return Depth(answer.message_count, answer.consumer_count)
 
     def peek(self, queue: str, most: int, matches: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
         """
@@ -165,7 +105,7 @@ class Admin:
         """
         answers: Answers = SimpleQueue()
         session = PeekSession(queue, most, matches, answers)
-        self._send(session.start, answers)
+        self.send(session.start, answers)
         kept: list[Delivery] = []
         try:
             while (answer := self._next_of(session, queue, answers)) is not End:
@@ -183,13 +123,13 @@ class Admin:
         """Return the next answer; if no more messages arrive, finish, since other consumers hold the rest."""
         if answers.empty():
             try:
-                return self._wait(answers, min(QUIET, self._timeout))
+                return self.wait_for(answers, min(QUIET, self.timeout))
             except NotConnected:
                 # It raises if the broker does not answer at all; else everything that it sent before is here.
                 self.depth(queue)
                 if answers.empty():
-                    self._send(lambda _: session.finish(), SimpleQueue())
-        return self._wait(answers)
+                    self.send(lambda _: session.finish(), SimpleQueue())
+        return self.wait_for(answers)
 
     def _wait_until_requeued(self, queue: str, held: int) -> None:
         """Wait until what was requeued is ready: else the next peek would take a part of it, and change the order."""
@@ -203,9 +143,9 @@ class Admin:
 
     def _end_early(self, session: PeekSession, answers: Answers) -> None:
         """Finish early, after a Ctrl-C or if the broker has become slow: what is held is requeued."""
-        self._send(lambda _: session.finish(), SimpleQueue())
+        self.send(lambda _: session.finish(), SimpleQueue())
         try:
-            while self._wait(answers, LAST_TIMEOUT) is not End:
+            while self.wait_for(answers, LAST_TIMEOUT) is not End:
                 pass
         except (AmqpWorkerError, ChannelError):
             return  # the connection was lost: the broker requeues by itself
@@ -215,76 +155,12 @@ class Admin:
     def _error_of(self, action: Action) -> AmqpWorkerError | None:
         """Return the error for which the broker closes the channel of an action, if it does."""
         try:
-            self._on_channel(action)
+            self.on_channel(action)
         except NotConnected:
             raise
         except AmqpWorkerError as error:
             return error
         return None
-
-    def _on_channel(self, action: Action) -> Any:
-        """Return the broker's answer to what `action` does on a channel of its own."""
-        answers: Answers = SimpleQueue()
-
-        def on_opened(channel: PikaChannel) -> None:
-            def on_done(frame: Any) -> None:
-                answers.put(frame)
-                channel.close()
-
-            action(channel, on_done)
-
-        self._send(lambda connection: connection.open_channel(ChannelListener(), on_opened, answers.put), answers)
-        try:
-            return self._wait(answers)
-        except ChannelError as error:
-            raise channel_error(error, "checking the topology", "read") from error
-
-    def _send(self, request: Request, answers: Answers) -> None:
-        self._requests.append((request, answers))
-        self._io.wake()
-
-    def _wait(self, answers: Answers, timeout: float | None = None) -> Any:
-        """Return the next answer; an error that was put there is raised here."""
-        seconds = self._timeout if timeout is None else timeout
-        seconds = min(seconds, max(MIN_TIMEOUT, self._until - time.monotonic()))
-        try:
-            answer = answers.get(timeout=seconds)
-        except Empty:
-            raise NotConnected(f"RabbitMQ did not answer within {seconds:.2g} s.") from None
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    # ---- in the I/O thread ------------------------------------------------------------------------------------------
-
-    def on_opened(self, connection: PikaConnection) -> None:
-        """Let the caller begin; it does not use a later connection."""
-        self._connection = connection
-        self._opened.put(None)
-
-    def on_lost(self, problem: ConnectionProblem) -> None:
-        """Fail the waiting requests, and the first connection once every address was tried."""
-        self._connection = None
-        self._problems.append(problem)
-        if len(self._problems) >= len(self._addresses):
-            permanent = [one for one in self._problems if one.kind != "unreachable"] or [problem]
-            self._opened.put(permanent[0].error())
-        while self._waiting:
-            self._waiting.pop().put(problem.error())
-
-    def on_wake(self) -> None:
-        """Send the waiting requests."""
-        while self._requests:
-            request, answers = self._requests.popleft()
-            if self._connection is None or not self._connection.is_open:
-                answers.put(NotConnected("The connection to RabbitMQ was lost."))
-            else:
-                self._waiting.append(answers)
-                request(self._connection)
-
-    def on_tick(self) -> bool:
-        """Return false: the callers keep the deadlines."""
-        return False
 
 
 def _not_compared(kind: str, name: str, error: AmqpWorkerError) -> Problem:

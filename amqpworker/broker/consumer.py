@@ -7,30 +7,24 @@ invalid: the broker requeues them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from amqpworker.broker.ack_timeout import (
-    ack_timeout_arguments,
-    ack_timeout_that_closed,
-    cancels_after_ack_timeout,
-    refuses_ack_timeout,
-)
+from amqpworker.broker.ack_timeout import ack_timeout_that_closed, cancels_after_ack_timeout
 from amqpworker.broker.address import Address
 from amqpworker.broker.channel_errors import channel_error
 from amqpworker.broker.connection import ChannelError, QueueState
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
-from amqpworker.broker.consumer_check import SubscriptionCheck, resubscribes_silently
-from amqpworker.broker.declarer import Declarer
+from amqpworker.broker.consumer_check import SubscriptionCheck
 from amqpworker.broker.io_thread import IOThread
-from amqpworker.broker.labels import ConsumerTags
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
+from amqpworker.broker.preparation import Preparation
 from amqpworker.broker.queue_holds import QueueHolds
+from amqpworker.broker.subscriber import Subscriber
 from amqpworker.errors import AmqpWorkerError, NotConnected
-from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
 
@@ -39,10 +33,10 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-FIRST_PAUSE = 0.5
-MAX_PAUSE = 30.0
 # The first half of them subscribe again, the others reconnect; after that another process has to take over.
 MAX_RECOVERIES = 6
+# Acknowledgements wait for as long at most while a consumer is replaced.
+LONGEST_WITHHELD = 1.0
 CANCELLED = "the broker ended the subscription: an acknowledgement came too late, or the queue was deleted"
 
 
@@ -64,23 +58,17 @@ class Consumer:
         self.subscriptions = subscriptions
         self.receiver = receiver
         self.problem: ConnectionProblem | None = None
-        # The errors of the queues that are not consumed.
-        self.failures: dict[str, AmqpWorkerError] = {}
         self.ever_consumed = False
         self._settings = settings
         self.keeper = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
         self.keeper.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
-        self._tags = ConsumerTags()
+        self._preparation = Preparation(self.keeper, self._on_prepared)
+        self._subscriber = Subscriber(settings)
         self._channels: dict[str, ConsumerChannel] = {}
-        # How often in a row each queue had to wait before it was subscribed to again.
-        self._pauses: dict[str, int] = {}
         self._connection: PikaConnection | None = None
-        self._declarer: Declarer | None = None
         self._draining = False
         # Recoveries of a queue since a check last found its subscription sound.
         self._recoveries: dict[str, int] = {}
-        # Queues that refuse a consumer with an ack timeout.
-        self._without_timeout: set[str] = set()
         self._gave_up = False
         self._holds = QueueHolds(self, paused)
         self._on_drained: Callable[[], None] = lambda: None
@@ -91,6 +79,11 @@ class Consumer:
     def connected(self) -> bool:
         """Whether there is a connection now."""
         return self._connection is not None
+
+    @property
+    def failures(self) -> dict[str, AmqpWorkerError]:
+        """The errors of the queues that are not consumed."""
+        return self._preparation.failures
 
     @property
     def consuming(self) -> bool:
@@ -116,6 +109,15 @@ class Consumer:
         self._holds.pause(queues)
         self.keeper.wake()
 
+    def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
+        """
+        Consume from these queues with another prefetch each, in place of that of their subscriptions.
+
+        A queue that is consumed gets another consumer, then the former one is cancelled; deliveries that are here stay.
+        """
+        self._subscriber.set_prefetch(prefetch)
+        self.keeper.wake()
+
     def drain(self, on_drained: Callable[[], None]) -> None:
         """Stop consuming; the I/O thread calls `on_drained` once no delivery can arrive any more."""
         self._on_drained = on_drained
@@ -128,36 +130,22 @@ class Consumer:
         """Subscribe to every queue."""
         self._connection = connection
         self.problem = None
-        self._declarer = Declarer(connection, self.keeper)
-        self._pauses.clear()
-        self.failures.clear()
         SubscriptionCheck(connection, self).start()
-        for subscription in self.subscriptions:
-            self.prepare(subscription)
+        if not self._draining:
+            self._preparation.on_opened(connection)
+            for subscription in self.subscriptions:
+                self.prepare(subscription)
 
     def prepare(self, subscription: Subscription) -> None:
-        """Make sure that what a subscription requires exists, then subscribe."""
-        declarer = self._declarer
-        if declarer is None or self._draining:
-            return
-        missing = [one for one in subscription.requirements if one not in declarer.declared]
+        """Subscribe to a queue once what that requires exists."""
+        self._preparation.prepare(subscription)
 
-        def on_declared(error: AmqpWorkerError | None) -> None:
-            if declarer is not self._declarer:
-                return
-            if error is None:
-                self.prepare(subscription)
-            else:
-                self._retry_later(subscription, error)
-
-        if missing:
-            declarer.ensure(missing[0], on_declared)
-        elif self._holds.is_paused(subscription.queue):
-            if self._holds.park(subscription):
-                self.ever_consumed = True
-                self.failures.pop(subscription.queue, None)
-        else:
+    def _on_prepared(self, subscription: Subscription) -> None:
+        if not self._holds.is_paused(subscription.queue):
             self._subscribe(subscription)
+        elif self._holds.park(subscription):
+            self.ever_consumed = True
+            self._preparation.on_consumed(subscription.queue)
 
     def _subscribe(self, subscription: Subscription) -> None:
         connection = self._connection
@@ -176,35 +164,41 @@ class Consumer:
                 self._check_drained()
                 return
             channel.on_cancel(lambda: self._on_cancelled(consumer_channel))
-            self._consume(consumer_channel, connection, channel)
+            self._consume(consumer_channel, connection)
 
         connection.open_channel(
             consumer_channel, on_opened, lambda error: self._on_channel_closed(consumer_channel, error)
         )
 
-    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection, channel: PikaChannel) -> None:
-        subscription = consumer_channel.subscription
-        tag = self._tags.make(subscription.queue)
+    def _consume(self, consumer_channel: ConsumerChannel, connection: PikaConnection) -> None:
+        self._subscriber.consume(consumer_channel, connection, partial(self._on_consumed, consumer_channel))
 
-        def on_consumed() -> None:
-            if consumer_channel.is_open:
-                self._on_consumed(consumer_channel, connection, tag)
-
-        channel.consume(subscription.queue, subscription.prefetch, tag, on_consumed, self._arguments(subscription))
-
-    def _on_consumed(self, consumer_channel: ConsumerChannel, connection: PikaConnection, tag: str) -> None:
-        was_held = consumer_channel.on_subscribed(tag)
+    def _on_consumed(self, consumer_channel: ConsumerChannel, tag: str, prefetch: int) -> None:
+        former, before = consumer_channel.consumer_tag, consumer_channel.prefetch
+        was_held = consumer_channel.on_subscribed(tag, prefetch)
         self.ever_consumed = True
-        self.failures.pop(consumer_channel.queue, None)
-        self._pauses.pop(consumer_channel.queue, None)
+        self._preparation.on_consumed(consumer_channel.queue)
+        if former is not None:
+            log.info("prefetch_changed", queue=consumer_channel.queue, prefetch=prefetch, before=before)
+            self.receiver.on_replacing(consumer_channel.queue)
+            consumer_channel.cancel(former, partial(self._on_replaced, consumer_channel))
+            return
         if not was_held:
-            log.info("queue_consuming", queue=consumer_channel.queue, prefetch=consumer_channel.subscription.prefetch)
-        if consumer_channel.channel is not None and resubscribes_silently(version_of(connection)):
-            consumer_channel.channel.limit_all()
+            log.info("queue_consuming", queue=consumer_channel.queue, prefetch=prefetch)
+        self._change_if_wanted(consumer_channel)
+
+    def _on_replaced(self, consumer_channel: ConsumerChannel) -> None:
+        consumer_channel.on_replaced()
+        if consumer_channel.is_open:
+            self._change_if_wanted(consumer_channel)
+
+    def _change_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
+        """Do to a consumer that is confirmed what could not be done to it before."""
         if self._draining:
             self._cancel_all()
         else:
             self._holds.hold_if_wanted(consumer_channel)
+            self._replace_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
         liveness = self.keeper.liveness
@@ -222,15 +216,10 @@ class Consumer:
         if consumer_channel.channel is not None:
             consumer_channel.channel.close()
         self._check_drained()
-        self._retry_later(
+        self._preparation.retry_later(
             consumer_channel.subscription,
             NotConnected(f"The broker did not answer the request for {request} in time."),
         )
-
-    def _arguments(self, subscription: Subscription) -> dict[str, int]:
-        if self._connection is None or subscription.queue in self._without_timeout:
-            return {}
-        return ack_timeout_arguments(self._settings, version_of(self._connection))
 
     # ---- checks, and what ends a subscription -----------------------------------------------------------------------
 
@@ -268,6 +257,8 @@ class Consumer:
 
         https://www.rabbitmq.com/docs/consumer-cancel
         """
+        if not consumer_channel.is_open:
+            return  # it had two consumers, one about to take the place of the other
         log.warning("consumer_cancelled", queue=consumer_channel.queue, effect="subscribing again")
         if self._connection is not None and cancels_after_ack_timeout(version_of(self._connection)):
             self.receiver.on_ack_timeout(consumer_channel, self._settings.ack_timeout, CANCELLED)
@@ -276,11 +267,10 @@ class Consumer:
     def _resubscribe(self, consumer_channel: ConsumerChannel) -> None:
         """Replace a subscription that has ended, and declare again what it requires."""
         self._invalidate(consumer_channel)
-        if self._declarer is not None:
-            self._declarer.forget()
+        self._preparation.forget_declared()
         if consumer_channel.channel is not None:
             consumer_channel.channel.close()
-        self._subscribe_after_pause(consumer_channel.subscription)
+        self._preparation.prepare_after_pause(consumer_channel.subscription)
 
     def _on_channel_closed(self, consumer_channel: ConsumerChannel, error: ChannelError) -> None:
         was_open = consumer_channel.is_open
@@ -288,13 +278,11 @@ class Consumer:
             self.receiver.on_ack_timeout(consumer_channel, timeout, str(error))
         self._invalidate(consumer_channel)
         connected = self._connection is not None and self._connection.is_open
-        if refuses_ack_timeout(error) and consumer_channel.queue not in self._without_timeout:
-            self._without_timeout.add(consumer_channel.queue)
+        if self._subscriber.can_do_without(consumer_channel.queue, error):
             self._subscribe(consumer_channel.subscription)
         elif was_open and connected and not self._draining:
-            if self._declarer is not None:
-                self._declarer.forget()
-            self._retry_later(
+            self._preparation.forget_declared()
+            self._preparation.retry_later(
                 consumer_channel.subscription,
                 channel_error(error, f"consuming from queue {consumer_channel.queue!r}", "read"),
             )
@@ -305,27 +293,11 @@ class Consumer:
         if consumer_channel.invalidate():
             self.receiver.on_channel_lost(consumer_channel)
 
-    def _retry_later(self, subscription: Subscription, error: AmqpWorkerError) -> None:
-        self.failures[subscription.queue] = error
-        log.warning("queue_not_consumed", queue=subscription.queue, reason=str(error))
-        self._subscribe_after_pause(subscription)
-
-    def _subscribe_after_pause(self, subscription: Subscription) -> None:
-        """Subscribe again after a pause, which doubles each time."""
-        pauses = self._pauses[subscription.queue] = self._pauses.get(subscription.queue, 0) + 1
-        connection = self._connection
-
-        def on_pause_over() -> None:
-            if self._connection is connection:
-                self.prepare(subscription)
-
-        self.keeper.call_later(backoff(FIRST_PAUSE, MAX_PAUSE, pauses), on_pause_over)
-
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Invalidate every delivery: the connection was lost."""
         self.problem = problem
         self._connection = None
-        self._declarer = None
+        self._preparation.stop()
         for consumer_channel in self._channels.values():
             self._invalidate(consumer_channel)
         self._channels.clear()
@@ -335,9 +307,14 @@ class Consumer:
     def on_wake(self) -> None:
         """Drain or hold queues if asked to, and settle what waits."""
         if self._draining:
+            self._preparation.stop()
             self._cancel_all()
         else:
             self._holds.apply(list(self._channels.values()))
+            if self._subscriber.has_changed:
+                self._subscriber.has_changed = False
+                for consumer_channel in list(self._channels.values()):
+                    self._replace_if_wanted(consumer_channel)
         self.receiver.on_wake()
 
     def on_tick(self) -> bool:
@@ -346,22 +323,26 @@ class Consumer:
             self._check_drained()
         return self.receiver.on_tick()
 
+    def _replace_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
+        """Ask for another consumer if its prefetch is to be another one; when it is confirmed, the former is cancelled."""
+        wanted = self._subscriber.prefetch_of(consumer_channel)
+        if consumer_channel.lasting_tag is not None and consumer_channel.prefetch != wanted and self._connection:
+            consumer_channel.on_replacing(self.keeper.call_later(LONGEST_WITHHELD, consumer_channel.write_withheld))
+            self._consume(consumer_channel, self._connection)
+
     def subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, on the same channel."""
         connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
             return
         self._expect_answer(consumer_channel)
-        if resubscribes_silently(version_of(connection)):
-            channel.limit_none()
-        self._consume(consumer_channel, connection, channel)
+        self._consume(consumer_channel, connection)
 
     def _cancel_all(self) -> None:
         """Cancel each subscription once; one that is being made is cancelled when it is confirmed."""
         for consumer_channel in list(self._channels.values()):
-            tag = consumer_channel.take_consumer_tag()
-            if tag is not None and consumer_channel.channel is not None and consumer_channel.channel.is_open:
-                consumer_channel.channel.cancel(tag, partial(self.on_cancel_ok, consumer_channel))
+            if (tag := consumer_channel.take_consumer_tag()) is not None:
+                consumer_channel.cancel(tag, partial(self.on_cancel_ok, consumer_channel))
         self._check_drained()
 
     def on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:

@@ -58,6 +58,12 @@ class ConsumerChannel(ChannelListener):
         self.queue = subscription.queue
         self.channel: PikaChannel | None = None
         self.consumer_tag: str | None = None
+        self.prefetch = 0
+        """The prefetch of its consumer."""
+        self.is_being_replaced = False
+        """Whether another consumer was asked for, and the former one is not cancelled yet."""
+        self.is_limited = False
+        """Whether its channel has the limit of `PikaChannel.limit_all`."""
         self.held_since = 0.0
         self.released = False
         self.is_open = True
@@ -68,6 +74,8 @@ class ConsumerChannel(ChannelListener):
         self._on_delivery = receiver.on_delivery
         self._on_first_waiting = on_first_waiting
         self._monotonic = monotonic
+        self._withholds = False
+        self._on_written: Callable[[], None] = lambda: None
         self._last_tag = 0
         self._checked_tag = 0
         self._idle_checks = 0.0
@@ -119,7 +127,7 @@ class ConsumerChannel(ChannelListener):
 
     def flush(self) -> None:
         """Write the acknowledgements and the requeued deliveries that have gathered."""
-        if self.is_open and self.channel is not None:
+        if self.is_open and self.channel is not None and not self._withholds:
             self.channel.flush()
 
     @property
@@ -147,17 +155,57 @@ class ConsumerChannel(ChannelListener):
         """Note that a consumer was asked for; `on_reply` is called when the broker has replied, or the channel is lost."""
         self._on_reply = on_reply
 
-    def on_subscribed(self, consumer_tag: str) -> bool:
+    def on_subscribed(self, consumer_tag: str, prefetch: int) -> bool:
         """Note the consumer that the broker has confirmed; return whether its queue was held before."""
         self._on_reply()
         was_released, self.released = self.released, False
         self.consumer_tag = consumer_tag
+        self.prefetch = prefetch
         return was_released
 
+    def limit(self) -> None:
+        """Set the limit of `PikaChannel.limit_all`."""
+        if self.channel is not None:
+            self.channel.limit_all()
+            self.is_limited = True
+
+    def on_replacing(self, on_written: Callable[[], None]) -> None:
+        """
+        Note that its consumer is about to be replaced: until `on_replaced` or `write_withheld` it writes no acknowledgements.
+
+        Else they would have the broker send more to the former consumer, which is redelivered if that is cancelled meanwhile.
+        `on_written` is called when they are written.
+        """
+        self.is_being_replaced = self._withholds = True
+        self._on_written = on_written
+
+    def on_replaced(self) -> None:
+        """Note that its former consumer is cancelled."""
+        self.is_being_replaced = False
+        self.write_withheld()
+
+    def write_withheld(self) -> None:
+        """Write the acknowledgements that were withheld."""
+        self._withholds = False
+        self._on_written()
+        self.flush()
+
+    @property
+    def lasting_tag(self) -> str | None:
+        """The tag of its consumer; None if it has none, or if one is about to take the place of another."""
+        has_channel = self.channel is not None and self.channel.is_open
+        return self.consumer_tag if has_channel and not self.is_being_replaced else None
+
     def take_consumer_tag(self) -> str | None:
-        """Return the tag of the consumer, to be cancelled, and have none from now on."""
-        tag, self.consumer_tag = self.consumer_tag, None
+        """Return the tag of the consumer that is to be cancelled, None if there is none yet; have none from now on."""
+        if (tag := self.lasting_tag) is not None:
+            self.consumer_tag = None
         return tag
+
+    def cancel(self, consumer_tag: str, on_cancelled: Callable[[], None]) -> None:
+        """Cancel a consumer, if the channel is open."""
+        if self.channel is not None and self.channel.is_open:
+            self.channel.cancel(consumer_tag, on_cancelled)
 
     def on_cancelled(self) -> None:
         """Note that no delivery can arrive any more, until it subscribes again."""

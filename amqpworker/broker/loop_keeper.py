@@ -185,7 +185,9 @@ class LoopKeeper(ConnectionKeeper[AioConnection]):
                 was_open = True
                 self._on_open(connection)
                 error = await lost
-        except Exception as failure:  # noqa: BLE001 - whatever it is, another attempt follows
+        except Exception as failure:  # whatever it is, another attempt follows
+            if self._task is not None and self._task.cancelling():
+                raise asyncio.CancelledError from failure  # aiormq makes an error of a cancel while it loses its connection
             error = failure
         finally:
             self.connection = None

@@ -14,7 +14,6 @@ from queue import SimpleQueue
 from typing import Any
 
 from amqpworker.broker.connection import (
-    ChannelClosedByBroker,
     ChannelClosedByUs,
     ChannelError,
     ChannelListener,
@@ -23,6 +22,7 @@ from amqpworker.broker.connection import (
 from amqpworker.broker.labels import process_name
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
+from amqpworker.broker.tool_connection import needs_read
 from amqpworker.model.message import Delivery
 
 FULL_SCAN_LIMIT = 100_000
@@ -33,7 +33,6 @@ MIN_CREDIT = 200
 # The messages of more than 32 consumers are requeued in any order.
 MAX_PEEK_CONSUMERS = 30
 CLOSING_KEEPS_ORDER_BELOW = (4,)
-ACCESS_REFUSED = 403
 
 
 class End:
@@ -128,11 +127,3 @@ class PeekSession(ChannelListener):
         self._channel = None
         by_us = self._ending and isinstance(reason, ChannelClosedByUs)
         self._answers.put(End if by_us else needs_read(reason))
-
-
-def needs_read(error: BaseException) -> BaseException:
-    """Return a refusal with the missing permission: from 4.3 on `configure` is named although `read` would be enough."""
-    if not isinstance(error, ChannelClosedByBroker) or error.reply_code != ACCESS_REFUSED:
-        return error
-    text = error.reply_text.replace("configure access to queue", "read access to queue", 1)
-    return ChannelClosedByBroker(error.reply_code, text)

@@ -52,6 +52,11 @@ class PikaChannel:
             self._settlements.clear()
             self.connection.write(data)
 
+    def requeue_up_to(self, tag: int) -> None:
+        """Requeue all deliveries up to this one that are not settled, at once; this one must not be settled."""
+        self.flush()
+        self.connection.write(encode_nack(self.number, tag, True, True))
+
     def requeue_all(self) -> None:
         """Requeue all deliveries that are not settled, at once."""
         self.flush()

@@ -74,8 +74,8 @@ class QueueHolds:
 
         The subscription is cancelled, and its channel stays open.
         """
-        tag, channel = consumer_channel.consumer_tag, consumer_channel.channel
-        if not self._includes(consumer_channel.queue) or tag is None or channel is None or not channel.is_open:
+        tag = consumer_channel.lasting_tag
+        if not self._includes(consumer_channel.queue) or tag is None:
             return
         log.debug("queue_held", queue=consumer_channel.queue)
         since = consumer_channel.hold()
@@ -85,7 +85,7 @@ class QueueHolds:
                 self._consumer.on_cancel_ok(consumer_channel)
                 self._requeue_if_paused(consumer_channel)
 
-        channel.cancel(tag, on_cancelled)
+        consumer_channel.cancel(tag, on_cancelled)
 
     def _requeue_if_paused(self, consumer_channel: ConsumerChannel) -> None:
         """Requeue what has not started of a paused queue, once no more of it can arrive."""

@@ -23,7 +23,8 @@ from amqpworker.model.dead_letter import DeadLetter
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin, Depth
+    from amqpworker.broker.admin import Admin
+    from amqpworker.broker.tool_connection import Depth
     from amqpworker.model.message import Delivery
 
 MAX_LIMIT = 100_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -63,4 +63,6 @@ def _type_of(field: FieldInfo) -> Any:
     if get_origin(field.annotation) is tuple:
         return list[str]
     kinds = {field.annotation, *get_args(field.annotation)}
+    if any(get_origin(kind) is Literal for kind in kinds):
+        return str
     return next((kind for kind in (bool, int, float) if kind in kinds), str)

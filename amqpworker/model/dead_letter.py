@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.model import headers as h
-from amqpworker.model.message import Delivery
+from amqpworker.model.message import Delivery, Headers
 
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
@@ -26,8 +26,8 @@ class DeadLetter:
     """
     One dead letter, as far as it can be read; a text is "" if it is not known.
 
-    `queue` is the queue that it is in, and `position` where in it, from 1, the oldest first. `reason` is a word; `by_broker`
-    if the broker dead-lettered the message by itself.
+    `queue` is the queue that it is in, and `position` where in it, from 1, the oldest first, 0 if it was not read from there.
+    `reason` is a word; `by_broker` if the broker dead-lettered the message by itself.
     """
 
     position: int
@@ -47,7 +47,7 @@ class DeadLetter:
     message: Delivery
 
     @classmethod
-    def of(cls, message: Delivery, queue: str, position: int) -> DeadLetter:
+    def of(cls, message: Delivery, queue: str, position: int = 0) -> DeadLetter:
         """Read a message of the dead-letter queue `queue`."""
         properties = message.properties
         headers = properties.headers or {}
@@ -70,6 +70,13 @@ class DeadLetter:
             problem=message.problem,
             message=message,
         )
+
+
+def has_waited(headers: Headers) -> bool:
+    """Return whether a message has been in a level of the delay ladder, since it was published."""
+    deaths = headers.get(DEATHS)
+    entries = deaths if isinstance(deaths, list) else []
+    return any(isinstance(one, dict) and _LEVEL.search(_text(one.get("queue"))) is not None for one in entries)
 
 
 def _last_death(deaths: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ and the app's own code makes its lifespan.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from amqpworker.app import App
@@ -25,13 +25,18 @@ from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.hook_calls import HookTable
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.pauses import Pauses
+from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
 from amqpworker.worker.settle import Settler
@@ -80,7 +85,6 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    publisher = app.producer.publisher
     store = _checked_store(app)
     counters = OutcomeCounters()
     settler = _settler(app, options, store, counters, wake)
@@ -88,23 +92,24 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
     subscriptions = _subscriptions(app, options)
-    streams = Streams(app, options.app, reporter, subscriptions, lambda paused: consumer.pause(paused))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=streams.gates)
+    pauses = Pauses(app.tasks, subscriptions, lambda paused: consumer.pause(paused), reporter)  # noqa: PLW0108
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[pauses.gate])
     runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
-    consumer = Consumer(addresses(app.url), app.settings, subscriptions, receiver, paused=None)
-    consumer.keeper.owner = options.app
-    _record_beats(recorder, consumer, publisher, runners)
+    consumer = _consumer(app, options, subscriptions, receiver)
+    _record_beats(recorder, consumer, app.producer.publisher, runners)
 
-    # The services, and what they need.
+    # The services, and what they need; a new stream is added to those that are followed.
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
+    streams = Streams(app, options.app, [pauses.stream(app.plan)], pauses.on_ready)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
-    app_code = AppCode(lifespan, runners)
-    children = ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    warn_of_long_tasks(app)
-    _warn_of_mistyped_variables()
+    app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
+    hooks = _hooks(app, settler, runners)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
+    settler.listeners.add(tuner.on_settled)
+    _warn(app)
     return WorkerProcess(
         app=app,
         name=options.app,
@@ -113,7 +118,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         reporter=reporter,
         signals=setup.signals,
         stop_requested=stop_request,
-        publisher=publisher,
+        publisher=app.producer.publisher,
         consumer=consumer,
         receiver=receiver,
         settler=settler,
@@ -124,8 +129,9 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         watch=watch,
         sharing=sharing,
         counters=counters,
+        hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, isolation, streams, watch, sharing),
+        services=(children, app_code, hooks, isolation, streams, pauses, watch, sharing, tuner),
     )
 
 
@@ -133,6 +139,25 @@ def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, 
     consumer.keeper.beat = lambda: recorder.beat(CONSUMER)
     publisher.keeper.beat = lambda: recorder.beat(PUBLISHER)
     runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
+
+
+def _settler(
+    app: App, options: WorkerOptions, store: ResultStore | None, counters: OutcomeCounters, wake: Callable[[], None]
+) -> Settler:
+    settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
+    settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
+    # A new listener is added here, or as in `_hooks`.
+    settler.listeners.add(counters.on_settled)
+    return settler
+
+
+def _consumer(
+    app: App, options: WorkerOptions, subscriptions: Sequence[Subscription], receiver: DeliveryReceiver
+) -> Consumer:
+    """Return the consumer: it subscribes once it is known what is paused."""
+    consumer = Consumer(addresses(app.url), app.settings, subscriptions, receiver, paused=None)
+    consumer.keeper.owner = options.app
+    return consumer
 
 
 def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
@@ -145,14 +170,11 @@ def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Con
     return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
-def _settler(
-    app: App, options: WorkerOptions, store: ResultStore | None, counters: OutcomeCounters, wake: Callable[[], None]
-) -> Settler:
-    settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-    settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
-    # A new listener is added here.
-    settler.listeners.add(counters.on_settled)
-    return settler
+def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:
+    hooks = HookThreads(HookTable(app.hooks, app.tasks), runners.event_loop.run_coroutine)
+    if hooks.is_used:
+        settler.listeners.add(hooks.on_settled)
+    return hooks
 
 
 def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolation:
@@ -184,9 +206,23 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
 
 
-def _warn_of_mistyped_variables() -> None:
+def _prefetch_tuner(
+    app: App,
+    options: WorkerOptions,
+    runners: RunnerThreads,
+    consumer: Consumer,
+    stop_request: StopRequest,
+) -> PrefetchTuner:
+    coroutines = options.async_tasks if runners.has_coroutines else 0
+    served = queue_assignments(app, options)
+    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
+
+
+def _warn(app: App) -> None:
+    warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

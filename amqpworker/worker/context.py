@@ -35,6 +35,8 @@ class Run:
     first_run: float
     deadline: float | None = field(default=None, init=False)
     """When its time limit is over, by the monotonic clock; None if it has no limit."""
+    returned: Any = field(init=False)
+    """What the task has returned, kept for the hooks of its success; not set if it has none, or runs elsewhere."""
 
     @property
     def task(self) -> str:

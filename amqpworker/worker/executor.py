@@ -165,6 +165,7 @@ class TaskExecutor:
         self._late_calls = LateCalls()
         self._process = os.getpid()
         self.has_coroutines = any(map(_in_event_loop, tasks.values()))
+        self._keeps_returned = any(task.hooks.on_success or task.app.hooks.on_success for task in tasks.values())
 
     def start(self) -> None:
         """Start the thread that watches time limits, if a task has any here; raises ThreadLimitReached without room for it."""
@@ -247,6 +248,8 @@ class TaskExecutor:
             raise
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
             return outcomes.from_exception(run, error, self._now)
+        if self._keeps_returned:
+            run.returned = value
         return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
     async def call_async(self, run: Run) -> Outcome:
@@ -264,6 +267,8 @@ class TaskExecutor:
             raise
         except BaseException as error:  # noqa: BLE001 - as above; a cancelled task is one that failed
             return outcomes.from_exception(run, error, self._now)
+        if self._keeps_returned:
+            run.returned = value
         return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
     def _call_within_limits(self, run: Run, call: Call) -> Any:
@@ -302,6 +307,7 @@ class TaskExecutor:
         task_context.set(run)
         try:
             outcome = run_coroutine(self.call_async(run)) if run.registered.signature.is_async else self.call(run)
+            outcome = outcomes.with_returned(outcome, run)
         except BaseException as error:  # noqa: BLE001 - an error of our own must not look like a crash of the task
             outcome = outcomes.internal_error(run.delivery, error)
         exit_if_forked_child(self._process)

@@ -24,11 +24,12 @@ from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import MAIN, Gauges, Recorder
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.model.outcome import Outcome
+from amqpworker.model.outcome import Dead, Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.context import Run
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolation import SHUTDOWN_GRACE, Isolation
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
@@ -50,6 +51,8 @@ CHECK = 0.25
 CLOSE_TIMEOUT = 5.0
 LAST_COPY_TIMEOUT = 10.0
 MAX_CLOCK_DIFFERENCE = 5.0
+# For hooks of tasks beyond their hard limit that run again: the process must have ended by then.
+LAST_HOOKS = 2.0
 
 
 def misconfigured(error: AmqpWorkerError, reporter: Reporter) -> int:
@@ -81,6 +84,7 @@ class WorkerProcess:
     watch: ConsumerWatch
     sharing: Sharing
     counters: OutcomeCounters
+    hooks: HookThreads
     services: Sequence[Service]
     stop_now: bool = False
     """Whether a second Ctrl-C has ended the wait for running tasks."""
@@ -183,7 +187,7 @@ class WorkerProcess:
         """
         End everything: requeue what has not started, and let running tasks end within their limits or the drain timeout.
 
-        The messages of tasks beyond their hard limit are settled last, and then this process ends at once: so they do not
+        The messages of tasks beyond their hard limit that run again are settled last, and then this process ends at once: so they do not
         run elsewhere while they still run here. The exit code shows whether a running task was abandoned.
         """
         until = time.monotonic() + self.drain_timeout
@@ -193,16 +197,18 @@ class WorkerProcess:
         )
         if not finished:
             log.warning("tasks_abandoned", running=[one.properties.type for one in list(self.runners.running.values())])
-        overdue = self._claim_overdue()
+        last = self._settle_first(self._claim_overdue(), until)
         for service in reversed(self.services):
             service.stop(0.0 if self.stop_now else max(SHUTDOWN_GRACE, until - time.monotonic()))
-        for run, outcome in overdue:
+        for run, outcome in last:
             self.runners.settle(run.delivery, outcome, run)
-        if overdue:
+        if last:
             self._wait_until(lambda: self.settler.is_idle, time.monotonic() + LAST_COPY_TIMEOUT)
+            self._wait_until(self.hooks.are_done, time.monotonic() + LAST_HOOKS)
         self.consumer.keeper.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.keeper.stop(CLOSE_TIMEOUT)
+        self.hooks.end()
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
@@ -217,11 +223,31 @@ class WorkerProcess:
 
     def _claim_overdue(self) -> list[tuple[Run, Outcome]]:
         """Claim the runs beyond their hard limit, and return their outcomes; called before anything of them is cancelled."""
+        claimed = [deadline for deadline in list(self.limits.overdue) if self.limits.claim(deadline)]
         return [
-            (deadline.run, outcomes.from_hard_limit(deadline.run, stack_of(deadline.thread)))
-            for deadline in list(self.limits.overdue)
-            if self.limits.claim(deadline)
+            (one.run, outcomes.from_hard_limit(one.run, stack_of(one.thread), self._time_to_end(one.run)))
+            for one in claimed
         ]
+
+    def _time_to_end(self, run: Run) -> float:
+        """Return how long this process may still exist, in seconds, once the message of a run is settled."""
+        listens = self.hooks.has_hooks(run.registered, "on_retry")
+        return outcomes.HARD_LIMIT_DELAY + (LAST_HOOKS if listens else 0.0)
+
+    def _settle_first(self, overdue: list[tuple[Run, Outcome]], until: float) -> list[tuple[Run, Outcome]]:
+        """
+        Wait for the hooks of what is settled, and return the runs that are settled last.
+
+        Dead letters are settled here if there are hooks, which may need the app's lifespan: they do not run elsewhere.
+        """
+        if not self.hooks.is_used:
+            return overdue
+        dead = [each for each in overdue if isinstance(each[1], Dead)]
+        for run, outcome in dead:
+            self.runners.settle(run.delivery, outcome, run)
+        least = time.monotonic() + (SHUTDOWN_GRACE if dead else 0.0)
+        self._wait_until(lambda: self.settler.is_idle and self.hooks.are_done(), max(until, least))
+        return [each for each in overdue if each not in dead]
 
     def _record(self) -> None:
         """Record for the supervisor that this thread is alive, and the counts so far."""

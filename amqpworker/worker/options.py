@@ -10,22 +10,35 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-PREFETCH_PER_THREAD = 4
+AUTO: Final = "auto"
 MAX_PREFETCH = 65_535
 MAX_THREADS = 10_000
 MAX_SUSPECTS = 4
 
 # `.*` is greedy, and settings contain no colon: so the colon is the last one.
-_WITH_SETTINGS = re.compile(r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>[0-9]{1,9}))?", re.DOTALL)
+_WITH_SETTINGS = re.compile(
+    r"(?P<name>.*):(?P<threads>[0-9]{0,9})(?:,prefetch=(?P<prefetch>auto|[0-9]{1,9}))?", re.DOTALL
+)
+
+Prefetch: TypeAlias = int | Literal["auto"]
+"""How many messages of a queue a process holds: a number, or one that follows how long tasks run."""
 
 
 def repeated(names: Sequence[str]) -> str | None:
     """Return a name that occurs more than once, None if there is none."""
     return min((name for name in names if names.count(name) > 1), default=None)
+
+
+def _read_prefetch(given: Any) -> Any:
+    """Return a prefetch; the command line gives numbers as text. Raises ValueError if it is not one."""
+    number = int(given) if isinstance(given, str) and re.fullmatch("[0-9]{1,9}", given) else given
+    if number == AUTO or number is None or (type(number) is int and 1 <= number <= MAX_PREFETCH):
+        return number
+    raise ValueError(f"must be 'auto' or a number from 1 to {MAX_PREFETCH}, got {given!r:.80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +65,7 @@ class QueueOptions(BaseModel):
 
     name: str = Field(min_length=1)
     threads: int | None = Field(None, ge=1, le=MAX_THREADS)
-    prefetch: int | None = Field(None, ge=1, le=MAX_PREFETCH)
+    prefetch: Annotated[Prefetch | None, BeforeValidator(_read_prefetch)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -62,19 +75,15 @@ class QueueOptions(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Self:
         """
-        Read `NAME` or `NAME:[THREADS][,prefetch=N]`; raises pydantic's ValidationError if a number is out of range.
+        Read `NAME` or `NAME:[THREADS][,prefetch=auto|N]`; raises pydantic's ValidationError if a number is out of range.
 
         The name can contain any character: settings start at the last colon, and only if everything after it is settings.
         """
         found = _WITH_SETTINGS.fullmatch(text)
         if found is None:
             return cls(name=text)
-        threads, prefetch = found["threads"], found["prefetch"]
-        return cls(
-            name=found["name"],
-            threads=int(threads) if threads else None,
-            prefetch=None if prefetch is None else int(prefetch),
-        )
+        threads = int(found["threads"]) if found["threads"] else None
+        return cls.model_validate({"name": found["name"], "threads": threads, "prefetch": found["prefetch"]})
 
 
 class LogOptions(BaseModel):
@@ -107,14 +116,16 @@ class PoolOptions(BaseModel):
     threads: Annotated[int, Flag("N", names=("-t", "--threads"))] = Field(
         8, ge=1, le=MAX_THREADS, description="Threads per process, shared by queues without their own thread count."
     )
-    prefetch: Annotated[int | None, Flag("N", f"{PREFETCH_PER_THREAD} per concurrent task")] = Field(
-        None, ge=1, le=MAX_PREFETCH, description="Messages that a process holds per queue, running or waiting."
+    prefetch: Annotated[Prefetch, BeforeValidator(_read_prefetch), Flag("auto|N")] = Field(
+        AUTO,
+        description="Messages that a process holds per queue, running or waiting. auto: as many as run, and about a quarter of "
+        "a second of work.",
     )
     queues: Annotated[tuple[QueueOptions, ...], Flag("QUEUE", "all queues of the app", ("-q", "--queue"))] = Field(
         (),
         strict=False,
-        description="Consume this queue; repeatable. QUEUE:N, or QUEUE:N,prefetch=N, gives it N threads of its own. If a "
-        "queue's name itself ends like this, append a colon.",
+        description="Consume this queue; repeatable. QUEUE:N, or QUEUE:N,prefetch=M, gives it N threads of its own; M may be "
+        "auto. If a queue's name itself ends like this, append a colon.",
     )
     async_tasks: Annotated[int, Flag("N")] = Field(
         100, ge=1, le=MAX_PREFETCH, description="Coroutines that run concurrently in each process."
@@ -197,14 +208,10 @@ class PoolOptions(BaseModel):
         """Return how many threads serve a queue."""
         return self.own_threads.get(queue, self.shared_threads)
 
-    def prefetch_for(self, queue: str, has_coroutines: bool) -> int:
+    def prefetch_for(self, queue: str) -> Prefetch:
         """Return how many unsettled deliveries of a queue this process can hold."""
         own = next((one.prefetch for one in self.queues if one.name == queue), None)
-        prefetch = self.prefetch if own is None else own
-        if prefetch is not None:
-            return prefetch
-        at_once = self.threads_for(queue) + (self.async_tasks if has_coroutines else 0)
-        return min(at_once * PREFETCH_PER_THREAD, MAX_PREFETCH)
+        return self.prefetch if own is None else own
 
 
 class WorkerOptions(PoolOptions, LogOptions):

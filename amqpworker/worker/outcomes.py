@@ -148,12 +148,25 @@ def from_exception(run: Run, error: BaseException, now: Callable[[], float] = ti
     return Dead(reason, failure_of(error)) if delay is None else Retry(delay, failure_of(error))
 
 
-def from_hard_limit(run: Run, stack: str) -> Outcome:
-    """Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is."""
+def with_returned(outcome: Outcome, run: Run) -> Outcome:
+    """Return the outcome of an isolated run with what the task has returned, if the hooks of its success are to get it."""
+    if isinstance(outcome, Done) and outcome.value is None and hasattr(run, "returned"):
+        # If JSON cannot carry it, the task has succeeded all the same: no store and no caller wants it.
+        with suppress(InvalidResult):
+            return Done(run.registered.signature.encode_result(run.returned))
+    return outcome
+
+
+def from_hard_limit(run: Run, stack: str, least: float = HARD_LIMIT_DELAY) -> Outcome:
+    """
+    Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is.
+
+    If it is run again, then after `least` seconds at the earliest.
+    """
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
     failure = _failure(TimeLimitExceeded.__name__, text, stack)
     delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run, time.time))
-    return Dead("timeout", failure) if delay is None else Retry(max(delay, HARD_LIMIT_DELAY), failure)
+    return Dead("timeout", failure) if delay is None else Retry(max(delay, least), failure)
 
 
 def internal_error(delivery: Delivery, error: BaseException) -> Dead:

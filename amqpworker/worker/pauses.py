@@ -7,9 +7,10 @@ waits in the delay ladder, since other tasks of its queue run. Without the strea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.broker.stream_reader import FollowedStream, offset_of
 from amqpworker.ipc.pipes import Report, Reporter, first_batch
 from amqpworker.log.logger import get_logger
@@ -18,6 +19,7 @@ from amqpworker.model.outcome import Outcome
 from amqpworker.model.paused import PauseEntry, PauseLog
 from amqpworker.routing.queues import Plan
 from amqpworker.worker import outcomes
+from amqpworker.worker.service import Service
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class Pauses:
+class Pauses(Service):
     """
-    Reads what is paused, and reports to the supervisor what of it this process has: the `queues` and the `tasks`.
+    Reads what is paused, and reports to the supervisor what of it this process has, by its `subscriptions` and `tasks`.
 
     `pause` is called with all paused queues once they are known, and whenever they change. `on_entry` is called in the I/O thread
     of the follower, `gate` in any thread.
@@ -35,12 +37,12 @@ class Pauses:
 
     def __init__(
         self,
-        queues: frozenset[str],
         tasks: Mapping[str, Task[Any, Any]],
+        subscriptions: Sequence[Subscription],
         pause: Callable[[frozenset[str]], None],
         reporter: Reporter,
     ) -> None:
-        self._queues = queues
+        self._queues = frozenset(one.queue for one in subscriptions)
         self._tasks = tasks
         self._pause = pause
         self._reporter = reporter
@@ -91,7 +93,7 @@ class Pauses:
 
     # ---- in the main thread -----------------------------------------------------------------------------------------
 
-    def beat(self) -> None:
+    def beat(self, now: float) -> None:  # noqa: ARG002
         """Report what is paused when that changes."""
         names = first_batch(self._own())
         if names != self._reported and self._reporter.send(Report("paused", keys=names)):

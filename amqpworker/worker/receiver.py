@@ -7,6 +7,7 @@ the broker's ack timeout would close its channel with every delivery on it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, assert_never
 
@@ -61,12 +62,18 @@ class DeliveryReceiver:
         # Half of it: the other half is for the task that starts last.
         self._patience = ack_timeout / 2
         self._channels: set[ConsumerChannel] = set()
+        # How often the consumer of each queue was replaced.
+        self._replacements: Counter[str] = Counter()
         self._draining = False
         self._next_check = 0.0
 
     def on_channel_opening(self, channel: ConsumerChannel) -> None:
         """Prepare for the deliveries of a new channel."""
         self._channels.add(channel)
+
+    def on_replacing(self, queue: str) -> None:
+        """Note that the consumer of a queue is replaced: the broker may redeliver what it has just sent to the former one."""
+        self._replacements[queue] += 1
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Hand a delivery to the runner threads, but first check whether it may have crashed a process."""
@@ -80,7 +87,7 @@ class DeliveryReceiver:
             self._put(delivery)
 
     def _on_redelivery(self, delivery: Delivery) -> None:
-        match redelivery_action(delivery, self._supervised):
+        match redelivery_action(delivery, self._supervised, self._replacements[delivery.queue]):
             case RedeliveryAction.RUN:
                 self._put(delivery)
             case RedeliveryAction.ASK:

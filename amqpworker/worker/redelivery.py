@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
+from amqpworker.model.dead_letter import has_waited
 from amqpworker.model.headers import CRASHES, count_of
 from amqpworker.model.message import Delivery, Headers
 
@@ -30,9 +31,12 @@ class RedeliveryAction(Enum):
     REPUBLISH = auto()
 
 
-def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
+def redelivery_action(delivery: Delivery, supervised: bool, replacements: int = 0) -> RedeliveryAction:
     """
     Decide about a delivery that may have crashed a process; if `supervised`, there is a supervisor to ask.
+
+    `replacements` is how often this process has replaced its consumer of the queue: the broker redelivers what it was sending
+    then, and counts that.
 
     The broker's count may be forged. It also grows for messages that only ran beside the guilty one, with each lost
     connection, and (before RabbitMQ 4.3) with each delivery that we requeue ourselves. So it decides only if there is no
@@ -48,4 +52,7 @@ def redelivery_action(delivery: Delivery, supervised: bool) -> RedeliveryAction:
         return RedeliveryAction.REPUBLISH
     if supervised:
         return RedeliveryAction.ASK
-    return RedeliveryAction.ISOLATE if count >= SUSPECT_DELIVERIES else RedeliveryAction.RUN
+    if count < SUSPECT_DELIVERIES + replacements:
+        return RedeliveryAction.RUN
+    # From RabbitMQ 4.0 on, the count includes deliveries to tools that read a delay level. A copy is counted from zero.
+    return RedeliveryAction.REPUBLISH if has_waited(headers) else RedeliveryAction.ISOLATE

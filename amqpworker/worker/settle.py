@@ -89,6 +89,7 @@ class Settler:
         self._acks: deque[Settled] = deque()
         self._requeues: deque[Settled] = deque()
         self._replying: set[Delivery] = set()
+        self._flushing = False
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Settler:
 
         Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published.
         """
-        settled = new_tuple(Settled, (delivery, outcome, run, self._now()))
+        settled = new_tuple(Settled, (delivery, outcome, run, self._now(), None))
         match outcome:
             case Done():
                 if run is not None and log.wants(self._done_level):
@@ -285,7 +286,7 @@ class Settler:
         refusal: InvalidArguments | None = None
         for letter in envelope.shrink_to_fit(whole):
             try:
-                self._replace(settled, letter, reply if delivery.properties.reply_to else None)
+                self._replace(settled._replace(letter=letter), letter, reply if delivery.properties.reply_to else None)
             except InvalidArguments as error:
                 log.warning("dead_letter_truncated", id=task_id, reason=str(error))
                 refusal = error
@@ -313,6 +314,13 @@ class Settler:
 
     def flush(self) -> None:
         """Send the acknowledgements of what was settled, in as few frames as the rules allow, and emit the events."""
+        self._flushing = True
+        try:
+            self._flush()
+        finally:
+            self._flushing = False
+
+    def _flush(self) -> None:
         events: list[Settled] = []
         tags: dict[ConsumerChannel, list[int]] = {}
         acks = self._acks
@@ -344,9 +352,9 @@ class Settler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether everything is settled."""
+        """Whether everything is settled and reported."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
-        return self.copies.is_idle and not (self._replying or self._requeues or self._acks)
+        return self.copies.is_idle and not (self._replying or self._requeues or self._acks or self._flushing)
 
 
 def _refusal(error: Exception) -> bytes:

@@ -14,7 +14,7 @@ from amqpworker.app import App
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 from amqpworker.task import Task
-from amqpworker.worker.options import QueueOptions, WorkerOptions
+from amqpworker.worker.options import Prefetch, QueueOptions, WorkerOptions
 from amqpworker.worker.unknown_tasks import no_tasks
 
 # Not `__name__`: its lines are the process's.
@@ -28,12 +28,17 @@ class QueueAssignment:
     queue: str
     threads: int
     own: bool
-    prefetch: int
+    prefetch: Prefetch
+
+    @property
+    def first_prefetch(self) -> int:
+        """The prefetch at the start of the process; before a run was measured, one message for each thread."""
+        return self.prefetch if isinstance(self.prefetch, int) else self.threads
 
     @property
     def idles(self) -> bool:
         """Whether some threads have nothing to do, however full the queue is."""
-        return self.prefetch < self.threads
+        return self.first_prefetch < self.threads
 
 
 def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]:
@@ -47,8 +52,7 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
         _check_known(app, queue)
     if not app.tasks:
         raise ConfigError(no_tasks(options.app, app.modules))
-    with_coroutines = {task.queue for task in app.tasks.values() if task.signature.is_async}
-    return [_queue_assignment(queue, options, with_coroutines) for queue in names]
+    return [_queue_assignment(queue, options) for queue in names]
 
 
 def _check_known(app: App, queue: QueueOptions) -> None:
@@ -62,11 +66,9 @@ def _check_known(app: App, queue: QueueOptions) -> None:
     app.plan.check_known(queue.name)
 
 
-def _queue_assignment(queue: str, options: WorkerOptions, with_coroutines: set[str]) -> QueueAssignment:
+def _queue_assignment(queue: str, options: WorkerOptions) -> QueueAssignment:
     own = queue in options.own_threads
-    # Coroutines of any queue may come by those that share their threads.
-    has_coroutines = queue in with_coroutines if own else bool(with_coroutines)
-    return QueueAssignment(queue, options.threads_for(queue), own, options.prefetch_for(queue, has_coroutines))
+    return QueueAssignment(queue, options.threads_for(queue), own, options.prefetch_for(queue))
 
 
 def long_tasks(app: App) -> list[Task[Any, Any]]:

@@ -52,6 +52,8 @@ class RunnerThreads:
         self._pipeline = pipeline
         self.settle = pipeline.settle
         self._executor = executor = pipeline.executor
+        self.has_coroutines = executor.has_coroutines
+        self.is_coroutine = executor.is_coroutine
         self._acceptance = Acceptance()
         self.permits = Permits(concurrency.suspects)
         self._shared: WorkQueue = SimpleQueue()
@@ -96,8 +98,12 @@ class RunnerThreads:
 
     def running_on(self, channel: ConsumerChannel) -> list[tuple[Delivery, float]]:
         """Return the deliveries of a channel whose tasks run, each with the seconds that it has run; from any thread."""
-        running = [delivery for delivery in list(self.running.values()) if delivery.channel is channel]
-        return with_seconds(running, read_recording(self._recorder.memory), time.time())
+        return [one for one in self.running_now() if one[0].channel is channel]
+
+    def running_now(self) -> list[tuple[Delivery, float]]:
+        """Return the deliveries whose tasks run, each with the seconds that it has run; from any thread."""
+        running = list(self.running.values())
+        return with_seconds(running, read_recording(self._recorder.memory), time.time()) if running else []
 
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""

@@ -28,6 +28,8 @@ ORDER = (
     "acall",
     "idle",
     "recorder",
+    "auto",
+    "late_joiner",
     "killed",
     "reload",
     "soft_limit",

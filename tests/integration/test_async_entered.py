@@ -308,3 +308,25 @@ def test_a_program_that_ends_leaves_no_complaint_of_asyncio(vhost: Broker) -> No
     )
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("Executing <")]
     assert (ended.returncode, lines) == (0, [])
+
+
+def test_a_loop_ends_although_the_cancel_of_an_attempt_to_connect_is_swallowed(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting = threading.Event()
+
+    async def connect(_: AioConnection, __: str) -> None:
+        connecting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise ConnectionError("as a library may make it") from None
+
+    async def run() -> None:
+        await app.__aenter__()
+        keeper = publisher_of(app).keeper
+        monkeypatch.setattr(AioConnection, "connect", connect)
+        keeper.drop("a test")
+        assert await asyncio.to_thread(connecting.wait, 10)
+
+    asyncio.run(run())

@@ -461,17 +461,17 @@ def test_an_interrupted_peek_requeues_what_it_holds_in_its_order(vhost: Broker) 
         vhost.publish("", "some", str(number))
     with Admin(vhost.url, Settings()) as admin:
         waits = iter([None] * 5)
-        answer = admin._wait
+        answer = admin.wait_for
 
         def interrupted(*arguments: Any) -> Any:
             if len(arguments) == 1 and next(waits, "over") == "over":
                 raise KeyboardInterrupt
             return answer(*arguments)
 
-        admin._wait = interrupted  # type: ignore[method-assign]
+        admin.wait_for = interrupted  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             admin.peek("some", 50)
-        admin._wait = answer  # type: ignore[method-assign]
+        admin.wait_for = answer  # type: ignore[method-assign]
         # All are ready again while the connection is still open: it was the nack.
         vhost.wait_for_count("some", 50)
         assert [got.body for got in admin.peek("some", 2)] == [b"0", b"1"]

@@ -16,7 +16,7 @@ from amqpworker.broker import stream_reader
 from amqpworker.model.paused import Paused
 from amqpworker.task import Task
 from amqpworker.worker import outcomes
-from amqpworker.worker.streams import Streams
+from amqpworker.worker.pauses import Pauses
 from tests.support import Broker, raw_publish, wait_until
 from tests.workers import LocalWorker, running
 
@@ -59,7 +59,7 @@ class Scene:
     @contextmanager
     def worker(self, owner: str = "worker", threads: int = 2, **settings: object) -> Iterator[LocalWorker]:
         """Run a worker of an app of its own."""
-        with running(self.make(owner, **settings), threads=threads) as worker:
+        with running(self.make(owner, **settings), threads=threads, prefetch=8) as worker:
             try:
                 yield worker
             finally:
@@ -81,8 +81,8 @@ def scene(make_app: MakeApp) -> Scene:
 
 def paused_tasks(worker: LocalWorker) -> frozenset[str]:
     """Return the tasks that a worker knows to be paused."""
-    (streams,) = [one for one in worker.process.services if isinstance(one, Streams)]
-    return streams.pauses._paused_tasks
+    (pauses,) = [one for one in worker.process.services if isinstance(one, Pauses)]
+    return pauses._paused_tasks
 
 
 def wait_until_paused(*workers: LocalWorker, queue: str = QUEUE) -> None:
@@ -178,7 +178,7 @@ def test_a_paused_task_waits_in_the_ladder_while_other_tasks_of_its_queue_run(
         with pytest.raises(CallTimeout):
             scene.note.options(timeout=0.2).call(4)
         scene.app.queues.resume_task("note")
-        scene.wait_for(1, 2, 3)
+        wait_until(lambda: {1, 2} <= set(scene.numbers()), what="what waited has run")
     assert vhost.count("work.dead") == 0
 
 

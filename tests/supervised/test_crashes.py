@@ -71,6 +71,20 @@ async def awaited(mark: str) -> None:
     await asyncio.sleep(60)
 """
 
+HOOKS = """
+def hooked(*what):
+    with (HERE / "hooks").open("a") as file:
+        print(*what, file=file)
+
+@app.on_retry
+async def again(retried):
+    hooked("again", retried.task, retried.error_type)
+
+@app.on_dead
+def died(letter):
+    hooked("dead", letter.task, letter.reason)
+"""
+
 
 def pids(running: Pool, mark: str) -> list[int]:
     """Return the processes in which something ran, one for each time."""
@@ -94,7 +108,8 @@ def letter(running: Pool, timeout: float = 30.0) -> RawMessage:
 def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run(
     tmp_path: Path, vhost: Broker, task: str, how: str, told: str
 ) -> None:
-    with pool(tmp_path, vhost.url, "-p", "2", "-t", "2", "--prefetch", "50", broker=vhost, more=TASKS) as workers:
+    tasks = TASKS + HOOKS
+    with pool(tmp_path, vhost.url, "-p", "2", "-t", "2", "--prefetch", "50", broker=vhost, more=tasks) as workers:
         workers.wait_for("process_started", 2)
         workers.send(task, how=how)
         for number in range(20):
@@ -116,6 +131,10 @@ def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_w
         assert noted["pid"] == died[0]
         assert any(one.startswith(f"shop.{task} ") for one in noted["running"])
         assert workers.process.poll() is None
+        hooks = [f"again shop.{task} {told}"] * 2 + [f"dead shop.{task} crashed"]
+        wait_until(
+            lambda: (tmp_path / "hooks").read_text().splitlines() == hooks, 5, "a hook is called after each crash"
+        )
 
 
 def test_no_exit_code_of_a_task_is_that_of_the_pool_neither_before_it_has_consumed_nor_while_it_drains(

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from amqpworker.broker.address import addresses
-from amqpworker.broker.connection import ChannelClosedByBroker, ChannelListener, OnClosed, QueueState
+from amqpworker.broker.connection import ChannelClosedByBroker, QueueState
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
-from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
+from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.settings import Settings
+from tests.unit.broker.consuming import WORK, SlowChannel, SlowConnection, consuming
 from tests.unit.worker.settling import IgnoringReceiver
-
-WORK = Subscription("work", 10)
 
 
 def delivery(tag: int) -> Delivery:
@@ -74,64 +72,6 @@ def test_without_a_connection_there_is_nothing_left_to_drain() -> None:
     assert drained == [True]
     consumer.on_tick()
     assert drained == [True], "reported once"
-
-
-class SlowChannel:
-    """A channel that is opened and subscribed when the test decides so."""
-
-    def __init__(self, opened: Callable[[Any], None], closed: OnClosed) -> None:
-        self._opened = opened
-        self.closed = closed
-        self.number = 1
-        self.is_open = True
-        self.steps: list[str] = []
-        self.arguments: dict[str, int] = {}
-        self.consumed: Callable[[], None] = lambda: None
-        self.cancelled: Callable[[], None] = lambda: None
-        self.cancelled_by_broker: Callable[[], None] = lambda: None
-
-    def open(self) -> None:
-        self._opened(self)
-
-    def on_cancel(self, callback: Callable[[], None]) -> None:
-        self.cancelled_by_broker = callback
-
-    def limit_all(self) -> None:
-        """Only real brokers can show its purpose."""
-
-    def ack(self, tag: int, multiple: bool) -> None:
-        """Take it."""
-
-    def limit_none(self) -> None:
-        self.steps.append("limit_none")
-
-    def consume(
-        self, _queue: str, _prefetch: int, _tag: str, consumed: Callable[[], None], arguments: dict[str, int]
-    ) -> None:
-        self.steps.append("consume")
-        self.arguments = arguments
-        self.consumed = consumed
-
-    def cancel(self, _tag: str, cancelled: Callable[[], None]) -> None:
-        self.steps.append("cancel")
-        self.cancelled = cancelled
-
-    def close(self) -> None:
-        self.steps.append("close")
-        self.is_open = False
-
-
-class SlowConnection:
-    """A connection that keeps the channels which are asked for."""
-
-    is_open = True
-
-    def __init__(self, version: str = "4.3.6") -> None:
-        self.server_properties = {"version": version}
-        self.channels: list[SlowChannel] = []
-
-    def open_channel(self, _: ChannelListener, on_opened: Callable[[Any], None], on_closed: OnClosed) -> None:
-        self.channels.append(SlowChannel(on_opened, on_closed))
 
 
 @pytest.fixture
@@ -224,8 +164,7 @@ def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_chann
 
 
 def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set() -> None:
-    consumer, _, wire, (channel,) = consuming()
-    wire.server_properties = {"version": "3.10.8"}
+    consumer, _, _, (channel,) = consuming("3.10.8")
     hold(consumer, "work")
     hold(consumer)
     assert channel.steps == ["consume", "cancel", "limit_none", "consume"]
@@ -271,39 +210,6 @@ def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next()
     channels[1].open()
     channels[1].consumed()
     assert channels[1].steps == ["consume", "cancel"]
-
-
-class Late(IgnoringReceiver):
-    """A receiver that keeps for which timeouts it was to name what is late."""
-
-    def __init__(self) -> None:
-        self.late_after: list[float] = []
-
-    def on_ack_timeout(self, _channel: ConsumerChannel, timeout: float, _reason: str) -> None:
-        self.late_after.append(timeout)
-
-
-class Wire(SlowConnection):
-    """A connection of which parts have come."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decoder = self
-        self.has_partial = False
-        self.own_part = False
-
-    def has_partial_on(self, _channel: int) -> bool:
-        return self.own_part
-
-
-def consuming() -> tuple[Consumer, Late, Wire, list[SlowChannel]]:
-    receiver, wire = Late(), Wire()
-    channels = wire.channels
-    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), [WORK], receiver)
-    consumer.on_opened(wire)  # type: ignore[arg-type]
-    channels[0].open()
-    channels[0].consumed()
-    return consumer, receiver, wire, channels
 
 
 NOBODY_THERE = QueueState(0, 0)

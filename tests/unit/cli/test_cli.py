@@ -169,7 +169,7 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("worker a:b -p 0", "'-p'"),
         ("worker a:b -t 0", "'-t'"),
         ("worker a:b -t many", "'-t'"),
-        ("worker a:b --prefetch 65536", "'--prefetch'"),
+        ("worker a:b --prefetch 65536", "--prefetch: must be 'auto' or a number from 1 to 65535, got '65536'."),
         ("worker a:b --drain-timeout -1", "'--drain-timeout'"),
         ("worker a:b --drain-timeout nan", "--drain-timeout"),
         ("worker a:b --drain-timeout inf", "--drain-timeout"),

@@ -12,6 +12,7 @@ from amqpworker.errors import ResultStoreError
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.message import Delivery, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
+from amqpworker.policies.hook_functions import Hooks
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.store import ResultRow
@@ -78,6 +79,8 @@ class IgnoringReceiver:
 
     def on_delivery(self, delivery: Delivery) -> None: ...
 
+    def on_replacing(self, queue: str) -> None: ...
+
     def on_channel_lost(self, channel: ConsumerChannel) -> None: ...
 
     def on_ack_timeout(self, channel: ConsumerChannel, timeout: float, reason: str) -> None: ...
@@ -110,6 +113,8 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "stores_result": True,
             "time_limit": UNLIMITED,
             "isolated": False,
+            "hooks": Hooks(),
+            "app": SimpleNamespace(hooks=Hooks()),
             **changed,
         }
     )

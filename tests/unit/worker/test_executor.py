@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from amqpworker.model.clock import Clock
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Retry, Snooze
+from amqpworker.policies.hook_functions import Hooks
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
 from tests.unit.worker.settling import registered
@@ -530,3 +533,41 @@ def test_properties_of_foreign_messages_are_quoted_without_passwords_and_within_
 def test_an_error_with_a_lone_surrogate_can_be_encoded() -> None:
     kept = failure_text(ValueError("\ud800"))
     assert all(part.encode() is not None for part in kept)
+
+
+# ---- what is kept for hooks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changed", [{"hooks": Hooks(on_success=[print])}, {"app": SimpleNamespace(hooks=Hooks(on_success=[print]))}]
+)
+def test_the_returned_value_is_kept_for_the_hooks_of_its_success(changed: dict[str, Any]) -> None:
+    runner = TaskExecutor({"example": registered(lambda: {1}, **changed)}, stores_results=False)
+    run = run_of(runner, delivery_of())
+    assert runner.call(run) == Done()
+    assert run.returned == {1}
+
+
+@pytest.mark.parametrize("hooks", [Hooks(), Hooks(on_dead=[print])])
+def test_without_such_hooks_nothing_is_kept(hooks: Hooks) -> None:
+    runner = TaskExecutor({"example": registered(lambda: 1, hooks=hooks)}, stores_results=False)
+    run = run_of(runner, delivery_of())
+    assert runner.call(run) == Done()
+    assert not hasattr(run, "returned")
+
+
+@pytest.mark.parametrize(("returned", "value"), [(1, b"1"), (None, b"null"), (object(), None)])
+def test_an_isolated_process_sends_the_value_for_hooks_if_json_can_carry_it(
+    returned: object, value: bytes | None
+) -> None:
+    def example() -> Any:
+        return returned
+
+    runner = TaskExecutor({"example": registered(example, hooks=Hooks(on_success=[print]))}, stores_results=False)
+    assert runner.run(run_of(runner, delivery_of()), asyncio.run) == Done(value)
+    assert (
+        TaskExecutor({"example": registered(example)}, stores_results=False).run(
+            run_of(runner, delivery_of()), asyncio.run
+        )
+        == Done()
+    )

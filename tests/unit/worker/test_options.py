@@ -14,21 +14,19 @@ def options(**given: object) -> WorkerOptions:
     return WorkerOptions.model_validate({"app": "shop:app", **given})
 
 
-def test_four_messages_are_prefetched_for_each_thread() -> None:
-    assert options().prefetch_for("emails", has_coroutines=False) == 32
-    assert options(threads=1).prefetch_for("emails", has_coroutines=False) == 4
+def test_the_prefetch_is_adapted_by_default_and_a_number_means_that_number() -> None:
+    assert options().prefetch_for("emails") == "auto"
+    assert options(prefetch=1, threads=8).prefetch_for("emails") == 1
+    assert options(prefetch="64").prefetch_for("emails") == 64, "the command line gives text"
 
 
-def test_prefetch_counts_coroutines_like_threads() -> None:
-    assert options(threads=8, async_tasks=100).prefetch_for("emails", has_coroutines=True) == 432
-
-
-def test_a_prefetch_that_was_given_is_used() -> None:
-    assert options(prefetch=1, threads=8).prefetch_for("emails", has_coroutines=True) == 1
-
-
-def test_a_prefetch_is_never_larger_than_amqp_can_carry() -> None:
-    assert options(threads=10_000, async_tasks=65_535).prefetch_for("emails", has_coroutines=True) == 65_535
+@pytest.mark.parametrize("given", [0, 65_536, "0", "65536", "auto8", "", "-1", 8.0, True, "٣"])
+def test_a_prefetch_that_is_not_one_is_refused_with_what_it_may_be(given: object) -> None:
+    for options_given in ({"prefetch": given}, {"queues": ({"name": "a", "prefetch": given},)}):
+        with pytest.raises(
+            ValidationError, match=r"1 validation error.*\n.*\n.*'auto' or a number from 1 to 65535, got"
+        ):
+            options(**options_given)
 
 
 def test_by_default_as_many_suspects_run_at_once_as_there_are_threads_and_at_most_four() -> None:
@@ -73,7 +71,10 @@ def test_wrong_values_are_refused(given: dict[str, object]) -> None:
 
 def test_options_reach_a_child_as_they_were() -> None:
     given = options(
-        queues=("a", {"name": "b", "threads": 2, "prefetch": 1}), prefetch=5, drain_timeout=0.5, log_json=True
+        queues=("a", {"name": "b", "threads": 2, "prefetch": 1}, {"name": "c", "prefetch": "auto"}),
+        prefetch=5,
+        drain_timeout=0.5,
+        log_json=True,
     )
     assert WorkerOptions.model_validate_json(given.model_dump_json()) == given
 
@@ -98,9 +99,9 @@ def test_queues_without_a_number_of_threads_share_those_of_the_process(
     assert given.slots == shared + sum(own.values()) + 5
 
 
-def test_the_prefetch_of_a_queue_follows_its_own_threads_unless_it_is_given() -> None:
-    queues = ("emails", {"name": "reports", "threads": 2}, {"name": "jobs", "threads": 2, "prefetch": 3})
-    given = options(threads=8, queues=queues)
-    assert [given.prefetch_for(name, False) for name in ("emails", "reports", "jobs")] == [32, 8, 3]
-    given = options(threads=8, queues=queues, prefetch=5)
-    assert [given.prefetch_for(name, False) for name in ("emails", "reports", "jobs")] == [5, 5, 3]
+def test_a_queue_may_have_a_prefetch_of_its_own_or_have_it_adapted() -> None:
+    queues = ("emails", {"name": "reports", "prefetch": "auto"}, {"name": "jobs", "threads": 2, "prefetch": 3})
+    given = options(queues=queues)
+    assert [given.prefetch_for(name) for name in ("emails", "reports", "jobs")] == ["auto", "auto", 3]
+    given = options(queues=queues, prefetch=5)
+    assert [given.prefetch_for(name) for name in ("emails", "reports", "jobs")] == [5, "auto", 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from amqpworker.worker.options import QueueOptions
 
 # Names out of what settings are made of, and any others.
-NAMES = st.text(st.sampled_from(":,=8prefetch"), min_size=1) | st.text(min_size=1)
+NAMES = st.text(st.sampled_from(":,=8prefetchauto"), min_size=1) | st.text(min_size=1)
 
 
 def written(queue: QueueOptions) -> str:
@@ -21,15 +22,15 @@ def written(queue: QueueOptions) -> str:
     return f"{queue.name}:{'' if queue.threads is None else queue.threads}{prefetch}"
 
 
-@given(NAMES, st.none() | st.integers(1, 10_000), st.none() | st.integers(1, 65_535))
-def test_every_queue_can_be_written_with_every_setting(name: str, threads: int | None, prefetch: int | None) -> None:
+@given(NAMES, st.none() | st.integers(1, 10_000), st.none() | st.just("auto") | st.integers(1, 65_535))
+def test_every_queue_can_be_written_with_every_setting(name: str, threads: int | None, prefetch: Any) -> None:
     queue = QueueOptions(name=name, threads=threads, prefetch=prefetch)
     assert QueueOptions.parse(written(queue)) == queue
 
 
 @given(NAMES)
 def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -> None:
-    if re.search(r":[0-9]{0,9}(,prefetch=[0-9]{1,9})?\Z", name) is None:
+    if re.search(r":[0-9]{0,9}(,prefetch=(auto|[0-9]{1,9}))?\Z", name) is None:
         assert QueueOptions.parse(name) == QueueOptions(name=name)
 
 
@@ -39,6 +40,8 @@ def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -
         ("emails", ("emails", None, None)),
         ("emails:8", ("emails", 8, None)),
         ("reports:2,prefetch=4", ("reports", 2, 4)),
+        ("reports:2,prefetch=auto", ("reports", 2, "auto")),
+        ("reports:2,prefetch=Auto", ("reports:2,prefetch=Auto", None, None)),
         ("reports:,prefetch=4", ("reports", None, 4)),
         ("reports,prefetch=4", ("reports,prefetch=4", None, None)),
         ("reports:2,prefech=4", ("reports:2,prefech=4", None, None)),
@@ -52,7 +55,7 @@ def test_a_name_that_does_not_end_like_settings_is_written_as_it_is(name: str) -
         ("a,b=c", ("a,b=c", None, None)),
     ],
 )
-def test_settings_start_after_the_last_colon(text: str, queue: tuple[str, int | None, int | None]) -> None:
+def test_settings_start_after_the_last_colon(text: str, queue: tuple[str, int | None, Any]) -> None:
     name, threads, prefetch = queue
     assert QueueOptions.parse(text) == QueueOptions(name=name, threads=threads, prefetch=prefetch)
 

@@ -55,3 +55,15 @@ def test_only_without_a_supervisor_a_message_that_was_delivered_three_times_runs
     one: Delivery, action: RedeliveryAction
 ) -> None:
     assert redelivery_action(one, supervised=False) is action
+
+
+def test_deliveries_that_a_delay_level_may_have_counted_make_no_suspect() -> None:
+    """A tool that read a level and was killed has them counted; the copy of the message is counted from zero."""
+    waited = [{"queue": "amqpworker.delay.05", "reason": "expired", "count": 1}]
+    one = delivery(x_delivery_count=2, x_death=waited)
+    assert redelivery_action(one, supervised=False) is RedeliveryAction.REPUBLISH
+    assert redelivery_action(one, supervised=True) is RedeliveryAction.ASK
+    assert redelivery_action(delivery(x_delivery_count=1, x_death=waited), supervised=False) is RedeliveryAction.RUN
+    for other in ([], None, "forged", [1, {}], [{"queue": "emails", "reason": "rejected"}], [{"queue": b"\xff"}]):
+        one = delivery(x_delivery_count=2, x_death=other)
+        assert redelivery_action(one, supervised=False) is RedeliveryAction.ISOLATE

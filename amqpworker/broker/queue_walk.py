@@ -1,0 +1,324 @@
+"""
+A walk through a whole queue: each message that was ready when it began, once, in order; what is not taken stays in the queue.
+
+Decides who may walk: one walker at a time, by the number of consumers, which is checked again after subscribing. Two walkers
+would each find a part, and change the order. And it decides when a queue has been read to its end: messages may have left it.
+How messages are requeued in order is decided by `walk_consumers`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Self
+
+from amqpworker.broker.channel_errors import channel_error
+from amqpworker.broker.connection import ChannelError, ConnectionEnded, QueueState
+from amqpworker.broker.labels import process_name
+from amqpworker.broker.pika_connection import PikaConnection, version_of
+from amqpworker.broker.tool_connection import TIMEOUT, Answers, ToolConnection, needs_read
+from amqpworker.broker.walk_consumers import (
+    CLOSING_KEEPS_ORDER_BELOW,
+    Portions,
+    RequeueStep,
+    SubscriptionEnded,
+    WalkConsumer,
+    WalkConsumers,
+)
+from amqpworker.errors import AmqpWorkerError, NotConnected, QueueBusy, Unroutable
+from amqpworker.model.message import Delivery
+from amqpworker.settings import Settings
+
+PATIENCE = 10.0
+"""Seconds to wait for another walker, by default."""
+
+MIN_PAUSE, MAX_PAUSE = 0.05, 0.3
+# After this long without a delivery the broker is asked whether there is one.
+QUIET = 0.1
+# In a cluster, another node delivers than the one that answers.
+CHECKS = 2
+REQUEUED_PAUSE = 0.01
+
+
+class QueueWalker(ToolConnection):
+    """
+    A connection that walks through queues, as a context manager.
+
+    `patience` is how long a walk waits for another one of the same queue, in seconds; before that `on_busy` is called, with a
+    text for people. `timeout` limits each wait for the broker.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        *,
+        timeout: float = TIMEOUT,
+        patience: float = PATIENCE,
+        on_busy: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        super().__init__(url, settings, timeout, name="walker")
+        self.patience = patience
+        self.on_busy = on_busy
+
+    def walk(self, queue: str) -> Walk:
+        """
+        Return a walk through a queue, to be entered as a context manager and iterated once.
+
+        Entering it raises QueueBusy if another program is reading the queue, Unroutable if the queue does not exist. It and the
+        iteration raise NotConnected, AccessRefused or SendError if the broker does not deliver; nothing is lost then.
+        """
+        return Walk(self, queue)
+
+
+class Walk:
+    """
+    One walk; `total` is how many messages were ready when it began, `seen` how many were yielded so far.
+
+    Some of the messages may have left the queue before they could be read, as those of a delay level do when they are due: then
+    fewer than `total` are seen, or as many newer ones in their place.
+    """
+
+    def __init__(self, walker: QueueWalker, queue: str) -> None:
+        self.queue = queue
+        self.total = 0
+        self.seen = 0
+        self._walker = walker
+        self._connection: PikaConnection | None = None
+        self._consumers: WalkConsumers | None = None
+        self._portions = Portions(1, alone=False)
+        self._first: WalkConsumer | None = None
+        self._answers: Answers = SimpleQueue()
+        self._failure: BaseException | None = None
+        self._subscribed = 0
+        self._requested = 0
+        self._has_taken = False
+        self._is_over = False
+        self._began = self._ended = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long messages of the queue were held back, in seconds: from the first subscription until all were requeued."""
+        return (self._ended or time.monotonic()) - self._began if self._began else 0.0
+
+    def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            with suppress(AmqpWorkerError, ChannelError):
+                self._requeue()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            # A part of a queue would be requeued behind what was requeued before: only a whole one keeps its order.
+            while self._next_portion():
+                pass
+            self._requeue()
+        except (AmqpWorkerError, ChannelError) as error:
+            if kind is None and self._has_taken:
+                raise NotConnected(
+                    f"What was taken last from queue {self.queue!r} may be in it again: {error}"
+                ) from error
+        finally:
+            self._ended = time.monotonic()
+
+    def __iter__(self) -> Iterator[Delivery]:
+        portion = self._next_portion()
+        while portion:
+            while len(portion) > 1:
+                yield self._checked(portion.popleft())
+            # Before the last one: once all of a consumer are taken, the queue would seem to be free for another walker.
+            following = self._next_portion()
+            yield self._checked(portion.popleft())
+            portion = following
+
+    def take(self, deliveries: Sequence[Delivery]) -> None:
+        """
+        Remove messages of this walk from the queue: call it once their copies are confirmed.
+
+        Raises NotConnected if the connection was lost meanwhile: then they are in the queue again.
+        """
+        if not deliveries or self._consumers is None:
+            return
+        self._has_taken = True
+        consumers = self._consumers
+        self._check()
+        if not self._ask(lambda _, on_done: on_done(consumers.acknowledge(deliveries))):
+            raise self._error(self._failure or NotConnected(self._lost()))
+
+    # ---- begin ------------------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Wait until no other consumer is there, and subscribe."""
+        until = time.monotonic() + self._walker.patience
+        pause = threading.Event()
+        has_waited = False
+        while True:
+            state = self._walker.state_of(self.queue)
+            if not (state.is_unreliable or state.consumers) and (not state.ready or self._is_alone()):
+                return
+            if time.monotonic() >= until:
+                raise QueueBusy(
+                    f"Queue {self.queue!r} is being read by another program ({state.consumers or 'some'} consumers), which has not ended "
+                    f"within {self._walker.patience:g} s: a part of a queue is not shown. Try again, or end that program."
+                )
+            if not has_waited:
+                self._walker.on_busy(f"waiting: another program is reading queue {self.queue!r} …")
+            has_waited = True
+            pause.wait(random.uniform(MIN_PAUSE, MAX_PAUSE))  # noqa: S311 - so that two walkers do not meet again
+
+    def _is_alone(self) -> bool:
+        """Subscribe for one message; if another walker has done the same meanwhile, requeue it."""
+        connection = self._connection = self._walker.connection
+        if connection is None:
+            raise NotConnected(self._lost())
+        by_closing = version_of(connection) < CLOSING_KEEPS_ORDER_BELOW
+        self._consumers = WalkConsumers(self.queue, by_closing, partial(self._answers.put, None), self._on_error)
+        self._began = self._began or time.monotonic()
+        self._is_over, self._requested, self._subscribed = False, 0, 0
+        first = self._subscribe(1)
+        while not first.is_subscribed:
+            try:
+                self._walker.wait_for(self._answers)
+            except ChannelError as error:
+                raise self._error(error) from error
+        state = self._walker.state_of(self.queue)
+        if state.is_unreliable or state.consumers > 1:
+            self._requeue()
+            return False
+        self.total = 1 + (state.ready or 0)
+        self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
+        self._first = first
+        return True
+
+    # ---- read -------------------------------------------------------------------------------------------------------
+
+    def _next_portion(self) -> deque[Delivery]:
+        """Return the deliveries of one more consumer; none if the queue was read to its end."""
+        if self._consumers is None:
+            return deque()
+        self._check()
+        if self._first is not None:
+            consumer, self._first = self._first, None
+        elif self._is_over or self._requested >= self.total:
+            return deque()
+        else:
+            consumer = self._subscribe(min(self._portions.size, self.total - self._requested))
+        self._fill(consumer)
+        return consumer.deliveries
+
+    def _subscribe(self, credit: int) -> WalkConsumer:
+        consumers = self._consumers
+        assert consumers is not None
+        # The broker requeues in the order of the tags.
+        consumer = WalkConsumer(f"{process_name()} walk {self._subscribed:05}", credit)
+        alone = self._portions.alone
+        self._subscribed += 1
+        self._requested += credit
+        self._walker.send(lambda connection: consumers.subscribe(connection, consumer, alone), self._answers)
+        return consumer
+
+    def _fill(self, consumer: WalkConsumer) -> None:
+        """Wait until a consumer has got all its messages, or the queue has no more of them."""
+        arrived, checks, silent_since = -1, 0, time.monotonic()
+        while not consumer.is_complete:
+            try:
+                answer = self._answers.get(timeout=QUIET)
+            except Empty:
+                if consumer.arrived != arrived:
+                    arrived, checks, silent_since = consumer.arrived, 0, time.monotonic()
+                elif not self._is_empty(consumer):
+                    checks = 0
+                    self._check_silence(time.monotonic() - silent_since)
+                elif (checks := checks + 1) == CHECKS:
+                    self._is_over = True
+                    return
+            else:
+                if isinstance(answer, BaseException):
+                    raise self._error(answer)
+
+    def _is_empty(self, consumer: WalkConsumer) -> bool:
+        """Ask on the consumer's own channel, where the answer is behind what was delivered."""
+        if not consumer.is_subscribed or (channel := consumer.channel) is None:
+            return False
+        state: QueueState = self._ask(lambda _, on_done: channel.ask(self.queue, on_done))
+        return not state.ready and not state.is_unreliable
+
+    def _check_silence(self, seconds: float) -> None:
+        if seconds > self._walker.timeout:
+            raise NotConnected(f"RabbitMQ delivered nothing of queue {self.queue!r} for {seconds:.2g} s.")
+
+    def _checked(self, delivery: Delivery) -> Delivery:
+        """Return a delivery, unless it is in the queue again."""
+        self._check()
+        self.seen += 1
+        return delivery
+
+    def _check(self) -> None:
+        """Raise why the walk has failed, if it has."""
+        if self._failure is not None or self._walker.connection is not self._connection:
+            raise self._error(self._failure or NotConnected(self._lost()))
+
+    # ---- end --------------------------------------------------------------------------------------------------------
+
+    def _requeue(self) -> None:
+        """RequeueStep what was not taken."""
+        consumers, self._consumers = self._consumers, None
+        if consumers is None:
+            return
+        self._check()
+        steps: list[RequeueStep] = self._ask(lambda _, on_done: consumers.end(on_done))
+        for step in steps:
+            self._ask(lambda _, on_done, step=step: consumers.requeue(step, partial(on_done, None)))  # type: ignore[misc]
+            self._wait_for_consumers(step.left)
+
+    def _wait_for_consumers(self, most: int) -> None:
+        """Wait until the broker has requeued what some had: else the next ones may be faster, or the next walk find a part."""
+        until = time.monotonic() + self._walker.timeout
+        pause = threading.Event()
+        while time.monotonic() < until:
+            state = self._walker.state_of(self.queue)
+            if not state.is_unreliable and state.consumers <= most:
+                return
+            pause.wait(REQUEUED_PAUSE)
+
+    # ---- the I/O thread, and its errors -----------------------------------------------------------------------------
+
+    def _ask(self, action: Callable[[PikaConnection, Callable[[Any], None]], None]) -> Any:
+        """Return what `action`, called in the I/O thread, passes on."""
+        answers: Answers = SimpleQueue()
+        self._walker.send(lambda connection: action(connection, answers.put), answers)
+        try:
+            return self._walker.wait_for(answers)
+        finally:
+            self._walker.forget(answers)
+
+    def _on_error(self, error: BaseException) -> None:
+        """Note why the broker has ended a channel; called in the I/O thread."""
+        self._failure = self._failure or error
+        self._answers.put(error)
+
+    def _error(self, error: BaseException) -> AmqpWorkerError:
+        """Return an error for the caller."""
+        match error:
+            case AmqpWorkerError():
+                return error
+            case ConnectionEnded():
+                return NotConnected(self._lost())
+            case SubscriptionEnded():
+                return Unroutable(
+                    f"The broker ended the reading of queue {self.queue!r}: it was deleted, or has lost its leader. What was "
+                    f"not taken is in the queue, if it exists."
+                )
+        return channel_error(needs_read(error), f"reading queue {self.queue!r}", "read")
+
+    def _lost(self) -> str:
+        return f"The connection to RabbitMQ was lost while reading queue {self.queue!r}: what was not taken is in the queue."

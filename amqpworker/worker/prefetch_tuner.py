@@ -1,0 +1,95 @@
+"""
+Adapt how many messages a process holds of each queue, for `--prefetch auto`.
+
+Decides which runs are measured, and when another prefetch is asked for; `prefetch_size` decides which one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from amqpworker.hooks import Settled
+from amqpworker.model.message import Delivery
+from amqpworker.worker.prefetch_size import WAITING_SECONDS, Places, Work, fitting_prefetch
+from amqpworker.worker.service import Service
+
+CHANGE_EVERY = 10.0
+# Runs that are measured between two beats: all of them if there are few; else some are enough for their average.
+SAMPLES = 64
+
+
+class PrefetchTuner(Service):
+    """
+    Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first that is one per thread.
+
+    `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
+    loop; `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
+    """
+
+    def __init__(
+        self,
+        places: Mapping[str, Places],
+        running: Callable[[], Sequence[tuple[Delivery, float]]],
+        is_coroutine: Callable[[Delivery], bool],
+        set_prefetch: Callable[[Mapping[str, int]], None],
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._places = places
+        self._running = running
+        self._is_coroutine = is_coroutine
+        self._set_prefetch = set_prefetch
+        self._wake = wake
+        self._prefetch = {queue: one.threads for queue, one in places.items()}
+        self._work = dict.fromkeys(places, Work())
+        self._not_before = dict.fromkeys(places, 0.0)
+        self._samples: deque[tuple[Delivery, float]] = deque()
+        self._to_measure = SAMPLES if places else 0
+        # At first quick tasks would wait for the broker until the next beat.
+        self._has_decided = False
+
+    # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
+
+    def on_settled(self, events: Sequence[Settled]) -> None:
+        """Measure some runs: a listener of the settler."""
+        if self._to_measure > 0:
+            runs = [
+                (one.delivery, one.at - one.run.started) for one in events[: self._to_measure] if one.run is not None
+            ]
+            self._samples.extend(runs)
+            self._to_measure -= len(runs)
+            if self._to_measure <= 0 and not self._has_decided:
+                self._wake()
+
+    # ---- in the main thread -----------------------------------------------------------------------------------------
+
+    def beat(self, now: float) -> None:
+        """Take what was measured, and set a prefetch that fits, at most once in ten seconds for each queue."""
+        while self._samples:
+            self._add(self._work, *self._samples.popleft())
+        self._to_measure = SAMPLES if self._places else 0
+        due = [queue for queue, moment in self._not_before.items() if now >= moment]
+        if not due:
+            return
+        work = self._with_running()
+        before = dict(self._prefetch)
+        for queue in due:
+            if work[queue].is_enough(self._places[queue]):
+                self._prefetch[queue] = fitting_prefetch(work[queue], self._places[queue], self._prefetch[queue])
+                self._not_before[queue] = now + CHANGE_EVERY
+                self._has_decided = True
+                self._work[queue] = self._work[queue].halved()
+        if self._prefetch != before:
+            self._set_prefetch(dict(self._prefetch))
+
+    def _with_running(self) -> dict[str, Work]:
+        """Return the work so far, with what has run for a while and has not ended."""
+        work = dict(self._work)
+        for delivery, seconds in self._running():
+            if seconds >= WAITING_SECONDS:
+                self._add(work, delivery, seconds)
+        return work
+
+    def _add(self, work: dict[str, Work], delivery: Delivery, seconds: float) -> None:
+        if delivery.queue in work:
+            work[delivery.queue] = work[delivery.queue].plus(seconds, self._is_coroutine(delivery))
