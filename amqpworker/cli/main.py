@@ -18,11 +18,14 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
+from amqpworker.cli.pause_command import add_pause_commands
+from amqpworker.cli.queues_command import queues_app
 from amqpworker.cli.schedule_command import schedule_app
 from amqpworker.cli.scheduler_command import scheduler_app
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
+from amqpworker.cli.tasks_command import tasks_app
 from amqpworker.cli.topology_command import topology_app
 from amqpworker.cli.unit_command import unit_app
 from amqpworker.cli.values import as_cli_options
@@ -70,6 +73,9 @@ for part in (worker_app, scheduler_app, send_app, status_app, unit_app):
     program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
+add_pause_commands(queues_app, tasks_app)
+program.add_typer(queues_app, name="queues")
+program.add_typer(tasks_app, name="tasks")
 program.add_typer(schedule_app, name="schedule")
 program.add_typer(broker_app, name="broker")
 

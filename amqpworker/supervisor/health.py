@@ -45,7 +45,8 @@ def respond_to(path: str, state: SupervisorStatus | None, now: float) -> tuple[i
     if path == "/livez":
         return 200, brief
     if path == "/readyz":
-        return 200 if state.consuming >= state.wanted and not state.stopping else 503, {**brief, "paused": state.paused}
+        ready = state.consuming >= state.wanted and not state.stopping
+        return 200 if ready else 503, {**brief, "paused": state.paused} if state.paused else brief
     return 200, {
         **brief,
         "paused": state.paused,
