@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py queue_walk.py))
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py rolling.py) $(addprefix integration/test_,retry.py consuming.py prefetch.py draining.py publishing.py calling_contract.py queue_walk.py dead_commands.py))
 SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
@@ -41,7 +41,7 @@ acceptance: setup ## tests of the built and installed wheel, with processes that
 	@scripts/rabbitmq.sh
 	@scripts/acceptance.sh $(ARGS)
 
-test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, sends from unusual places
+test-faults: setup ## slower tests: nodes, certificates, brokers and networks that fail, forks, storms of retries, sends from unusual places
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/faults $(ARGS)
 
@@ -81,7 +81,7 @@ soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
-long: setup ## three soaks of ten minutes each while broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
+long: setup ## soaks of ten minutes each, in three of them broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
 	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
 

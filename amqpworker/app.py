@@ -7,6 +7,7 @@ Decides the names of tasks, and refuses a name that is taken. Making an `App` op
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
@@ -18,7 +19,7 @@ from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
-from amqpworker.client.sent import Sent, never_stored, value_of
+from amqpworker.client.sent import Origin, Sent, due_of, never_stored, value_of
 from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
@@ -33,6 +34,7 @@ from amqpworker.schedules.registry import AppSchedules
 from amqpworker.settings import Settings, broker_url
 from amqpworker.signature.signature import Signature
 from amqpworker.signature.task_names import default_name, names_of
+from amqpworker.signature.versions import Upgrade, check_version
 from amqpworker.task import (
     AsyncTask,
     RemoteTask,
@@ -43,6 +45,8 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
+    from amqpworker.client.dead_letters_api import DeadLetters
+    from amqpworker.client.pending_api import Pending
     from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
@@ -166,6 +170,8 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         hard_limit: LimitSpec = None,
         isolated: bool = False,
         inject: Sequence[str] = (),
+        version: int = 1,
+        upgrade: Upgrade | None = None,
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -181,6 +187,8 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         hard_limit: LimitSpec = None,
         isolated: bool = False,
         inject: Sequence[str] = (),
+        version: int = 1,
+        upgrade: Upgrade | None = None,
     ) -> Any:
         """
         Make a function a task.
@@ -190,15 +198,17 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         After `time_limit` seconds `TimeLimitExceeded` is raised in the task, where it can be caught; after `hard_limit`
         seconds the task is abandoned together with its worker process, and its retry policy decides what follows. A task
         that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child. `inject`
-        names parameters that a decorator of the function passes to it: they are not part of a message.
+        names parameters that a decorator of the function passes to it: they are not part of a message. `version` numbers the
+        task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
+        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md).
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
 
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
-                valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, or `inject` names what is
-                not a parameter.
+                valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
+                parameter, or `version` or `upgrade` is not valid.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -206,13 +216,14 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         """
         older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
         limit = time_limit_of(time_limit, hard_limit)
+        checked_version = check_version(version, upgrade)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             check_decorated(function, "task")
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, older_names))
-            options = TaskOptions(policy(retry), result, limit, isolated)
+            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade)
             signature = Signature.of(function, task_name, injected)
             task: Task[..., Any] = Task(self, task_queue, function, signature, options)
             for each in names:
@@ -223,24 +234,27 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
         return register if function is None else register(function)
 
-    def remote(self, *, name: str, queue: str | None = None) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
+    def remote(
+        self, *, name: str, queue: str | None = None, version: int = 1
+    ) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
         """
-        Describe a task of another program, by a function whose body is never run.
+        Describe a task of another program, by a function whose body is never run; `version` is that of its parameters.
 
         Raises:
-            ConfigError: the name is taken, a parameter cannot be carried as JSON, or the queue name is not valid.
+            ConfigError: the name is taken, a parameter cannot be carried as JSON, the queue name or the version is not valid.
 
         Example:
             @app.remote(name="billing.charge", queue="billing")
             def charge(order_id: str, cents: int) -> str:
                 raise NotImplementedError  # mypy does not accept `...` if something is returned
         """
+        checked_version = check_version(version)
 
         def register(function: Callable[P, R]) -> RemoteTask[P, R]:
             check_decorated(function, "remote")
             task_name = plain(name)
             task_queue = plain(queue) if queue is not None else self.default_queue
-            task: RemoteTask[P, R] = RemoteTask(self, task_queue, Signature.of(function, task_name))
+            task: RemoteTask[P, R] = RemoteTask(self, task_queue, Signature.of(function, task_name), checked_version)
             task.adopt_names(function)
             self._check_name(task_name)
             self.plan.add_queue(task_queue)
@@ -249,14 +263,22 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
         return register
 
-    def queue(self, name: str) -> str:
+    def queue(self, name: str, *, max_length: int | None = None, declare: bool | None = None) -> str:
         """
-        Add a queue that no task names, to be declared at its first use; return its name.
+        State more about a queue than its name, or add one that no task names; return its name.
+
+        With `max_length`, about that many messages may wait in it: to send more raises `QueueFull`. What was accepted, delayed
+        messages and retries too, never meets the bound (docs/topology.md). With `declare=False` the queue is left to another
+        app, which declares it with the same bound; `None` does as the setting `declare`. The bound of a queue that exists
+        cannot be changed.
 
         Raises:
-            ConfigError: the name is not valid.
+            ConfigError: the name or bound is not valid, or the app has stated something else about the queue before.
+
+        Example:
+            app.queue("reports", max_length=10_000)
         """
-        self.plan.add_queue(plain(name))
+        self.plan.add_queue(plain(name), max_length, declare)
         return plain(name)  # type: ignore[no-any-return]
 
     def _check_name(self, name: str) -> None:
@@ -269,6 +291,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         """Import the modules that hold tasks, as a worker does; raises ConfigError if that is not possible."""
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
 
@@ -286,6 +315,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         """The sending side, which workers share."""
         return self._producer
 
+    @property
+    def pending(self) -> Pending:
+        """The messages that wait until they are due: list, show, cancel and reschedule them."""
+        from amqpworker.client.pending_api import Pending  # seldom needed
+
+        return Pending(self)
+
     def store(self) -> ResultStore | None:
         """Return the result store, which connects at its first use; `None` if results are not stored."""
         url = self.results
@@ -298,9 +334,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
+        due = None if message.delay is None and message.at is None else due_of(message, time.time())
+        return Sent(message.id, message.task, self._origin(message), message.first_sent, due)
+
+    def _origin(self, message: Message[R]) -> Origin[R]:
         task = self.tasks.get(message.task)
         store = self.store if task is None or task.stores_result else never_stored
-        return Sent(message.id, message.task, store, self._decoder(message), message.first_sent)
+        return Origin(store, self._decoder(message), self)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""

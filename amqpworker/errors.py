@@ -21,7 +21,8 @@ The errors that amqpworker raises for its users to catch, in one tree.
     ├── ResultStoreError        the result store could not read or write
     ├── MalformedReply          a reply or stored result that cannot be read
     ├── TaskFailed              the task ended without a result; carries the remote error
-    └── TimeLimitExceeded       raised *in* a task that runs longer than its limit
+    ├── TimeLimitExceeded       raised *in* a task that runs longer than its limit
+    └── TaskCancelled           raised *in* a task that is cancelled with force
 
     TaskSignal                  raised *by* a task to decide what happens to its message
     ├── Reject                  to the dead-letter queue, at once
@@ -30,7 +31,7 @@ The errors that amqpworker raises for its users to catch, in one tree.
 A command or a worker process that ends with one of them exits with code 2 if it is a `ConfigError`, with code 1 otherwise.
 
 Errors of pika and of the stores are translated where they appear, with the cause kept. `signature.MalformedBody`,
-`retry.ResultRefused` and `results.ResultNotStorable` belong to the tree but are defined elsewhere: they never leave a worker;
+`signature.UnknownParameter`, `versions.UpgradeFailed`, `retry.ResultRefused` and `results.ResultNotStorable` belong to the tree but are defined elsewhere: they never leave a worker;
 users see them at most as the `error_type` of a dead letter.
 """
 
@@ -197,6 +198,19 @@ class TimeLimitExceeded(AmqpWorkerError):
     """
 
     def __init__(self, text: str = "the task has run for longer than its time_limit") -> None:
+        super().__init__(text)
+
+
+class TaskCancelled(AmqpWorkerError):
+    """
+    A task that runs was cancelled with `force`.
+
+    It is raised in the task as `TimeLimitExceeded` is, and again every 5 s until the run has ended; a coroutine gets
+    `asyncio.CancelledError` instead. A task may also raise it itself, once `current().cancelled` is true: the message ends as
+    cancelled, without a retry and without a dead letter.
+    """
+
+    def __init__(self, text: str = "the task was cancelled while it ran") -> None:
         super().__init__(text)
 
 

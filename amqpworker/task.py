@@ -8,13 +8,14 @@ Decides how a task's own parameters and the message's options become a `Message`
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from amqpworker.broker.amqp.table_encode import encode_table
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.send_options import Options, check_options, message_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from amqpworker.policies.retry import Policy
     from amqpworker.policies.time_limit import TimeLimit
     from amqpworker.signature.signature import Signature
+    from amqpworker.signature.versions import Upgrade
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +67,8 @@ class TaskOptions:
     stores_result: bool
     time_limit: TimeLimit
     isolated: bool
+    version: int = 1
+    upgrade: Upgrade | None = None
 
 
 class SendView(Generic[P, R]):
@@ -201,8 +205,9 @@ class RemoteTask(TaskView[P, R]):
 
     _methods = ".send(…), .asend(…), .call(…), .acall(…), .schedule(…) or .options(…)"
 
-    def __init__(self, app: TaskApp, queue: str, signature: Signature) -> None:
+    def __init__(self, app: TaskApp, queue: str, signature: Signature, version: int = 1) -> None:
         super().__init__(self, Options())
+        self.version = version
         self.app = app
         self.name = signature.name
         self.queue = queue
@@ -291,6 +296,8 @@ class RemoteTask(TaskView[P, R]):
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message[R]:
         """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
         body = self.signature.encode(args, kwargs)
+        if self.version > 1:
+            options = replace(options, headers={**options.headers, VERSION: self.version})
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
 
 
@@ -300,13 +307,14 @@ class Task(RemoteTask[P, R], HookDecorators):
     def __init__(
         self, app: TaskApp, queue: str, function: Callable[P, R], signature: Signature, options: TaskOptions
     ) -> None:
-        super().__init__(app, queue, signature)
+        super().__init__(app, queue, signature, options.version)
         self.function = function
         self.policy = options.policy
         self.stores_result = options.stores_result
         self.time_limit = options.time_limit
         self.isolated = options.isolated
         self.hooks = Hooks()
+        self.upgrade = options.upgrade
         self.__wrapped__ = function
         self.adopt_names(function)
 

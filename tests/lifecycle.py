@@ -31,6 +31,12 @@ def waits() -> None:
     release.wait(30)
 
 
+def loops() -> None:
+    started.append(current().id)
+    while not release.is_set():
+        pass
+
+
 def retries() -> None:
     if current().attempt == 1:
         raise OSError("away")
@@ -70,6 +76,7 @@ def added(_: Run, value: tuple[int, ...]) -> None:
 TASKS: dict[Callable[..., Any], dict[str, Any]] = {
     works: {},
     waits: {},
+    loops: {"retry": 5},
     retries: {"retry": [0]},
     snoozes: {},
     fails: {},

@@ -99,6 +99,16 @@ class Admin(ToolConnection):
             problems = list(pool.map(compare, parts))
         return [(part, found) for part, found in zip(parts, problems, strict=True) if found is not None]
 
+    def purge(self, queue: str) -> int:
+        """
+        Drop the messages that are ready in a queue, and return how many; what workers hold stays.
+
+        Raises Unroutable if the queue does not exist, AccessRefused if the user may not read from it.
+        """
+        what = f"purging queue {queue!r}"
+        answer = self.on_channel(lambda channel, on_done: channel.pika.queue_purge(queue, callback=on_done), what)
+        return int(answer.method.message_count)
+
     def peek(self, queue: str, most: int, matches: Callable[[Delivery], bool] | None = None) -> list[Delivery]:
         """
         Return the first messages of a queue for which `matches` is true (default: all), up to `most`, and requeue everything.

@@ -16,12 +16,11 @@ from amqpworker.broker.connection import (
     ChannelError,
     ChannelListener,
     OnClosed,
-    Part,
     QueueState,
 )
 from amqpworker.broker.labels import replies_tag
 from amqpworker.model.message import REPLY_TO
-from amqpworker.routing.topology import Binding, Exchange, Queue
+from amqpworker.routing.topology import Binding, Exchange, Part, Queue, Unbinding
 
 if TYPE_CHECKING:
     from amqpworker.broker.aio_connection import AioConnection
@@ -74,9 +73,9 @@ class AioChannel:
         self._request(command, lambda _: on_consumed())
 
     def declare(self, part: Part, on_declared: Callable[[], None] | None) -> None:
-        """Declare one part of a topology; without `on_declared` the broker's answer is ignored."""
+        """Declare one part of a topology, or remove a binding; without `on_declared` the broker's answer is ignored."""
         nowait = on_declared is None
-        arguments = dict(part.arguments)
+        arguments = {} if isinstance(part, Unbinding) else dict(part.arguments)
         command: Any
         match part:
             case Exchange():
@@ -93,10 +92,16 @@ class AioChannel:
                     nowait=nowait,
                     arguments=arguments,
                 )
-        if on_declared is None:
+            case Unbinding():
+                # It is always answered, in the same way if there is no such binding.
+                nowait = False
+                command = commands.Queue.Unbind(
+                    queue=part.queue, exchange=part.source, routing_key=part.routing_key, arguments=arguments
+                )
+        if nowait:
             self._write(command)
         else:
-            self._request(command, lambda _: on_declared())
+            self._request(command, lambda _: None if on_declared is None else on_declared())
 
     def ask(self, queue: str, on_answer: Callable[[QueueState], None]) -> None:
         """Ask for the state of a queue; if it does not exist, the broker closes the channel instead."""

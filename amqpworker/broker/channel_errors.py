@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from amqpworker.broker.connection import ChannelClosedByBroker, NoChannelLeft
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected, SendError, Unroutable
+from amqpworker.routing.topology import BOUND
 
 ACCESS_REFUSED = 403
 NOT_FOUND = 404
@@ -57,7 +58,7 @@ def channel_error(error: BaseException, what: str, permission: str, advice: str 
 def _too_few_channels(error: NoChannelLeft, what: str) -> ConfigError:
     return ConfigError(
         f"No channel is left for {what}: this broker allows {error.limit} per connection (channel_max). A worker requires one for "
-        f"each of its queues and {WORKER_CHANNELS} more, a publisher up to {PUBLISHER_CHANNELS}: raise channel_max in "
+        f"each of its queues, two if the queue is bounded, and {WORKER_CHANNELS} more, a publisher up to {PUBLISHER_CHANNELS}: raise channel_max in "
         f"rabbitmq.conf, or consume from fewer queues in one pool."
     )
 
@@ -72,6 +73,9 @@ def explain_mismatch(text: str) -> str:
     if found is None:
         return f"The broker refused a declaration: {text}"
     kind, name, vhost = found["kind"], found["name"], found["vhost"]
+    bounds = [_BOUND.fullmatch(found[which]) for which in ("current", "declared")]
+    if found["argument"] == BOUND and bounds[0] and bounds[1]:
+        return _other_bound(name, vhost, bounds[0]["bound"], bounds[1]["bound"])
     other = "use another queue name" if kind == "queue" else "use another namespace"
     remedy = "empty and delete the queue" if kind == "queue" else "delete the exchange"
     return (
@@ -85,6 +89,21 @@ _MISMATCH = re.compile(
     r"received (?P<declared>.+?) but current is (?P<current>.+)",
     re.DOTALL,
 )
+
+
+def _other_bound(name: str, vhost: str, current: str | None, declared: str | None) -> str:
+    """Return what to do about a queue that exists with another bound; None is a queue without one."""
+    there = "without a bound" if current is None else f"with max_length={current}"
+    here = "none" if declared is None else f"max_length={declared}"
+    same = f"app.queue({name!r})" if current is None else f"app.queue({name!r}, max_length={current})"
+    return (
+        f"The queue {name!r} in vhost {vhost!r} exists {there}, but this app declares {here}: RabbitMQ cannot change that. "
+        f"Either use it as it is, by {same}, or with declare=False; or send to a queue with a new name, let workers empty the "
+        f"old one, and delete that (docs/topology.md: bounded queues)."
+    )
+
+
+_BOUND = re.compile(r"none|(?:the value )?'(?P<bound>\d+)'.*", re.DOTALL)
 _VALUE = re.compile(r"(?:the value )?'(?P<value>.*?)'(?: of type '\w+')?", re.DOTALL)
 
 

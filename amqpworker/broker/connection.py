@@ -15,9 +15,7 @@ from typing import Protocol, TypeAlias, TypeVar
 from amqpworker.broker.amqp.decode import Confirm, Event, RawFrame, ReturnedMessage
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.model.message import Delivery
-from amqpworker.routing.topology import Binding, Exchange, Queue
-
-Part: TypeAlias = Exchange | Queue | Binding
+from amqpworker.routing.topology import Part
 
 
 class ChannelError(Exception):

@@ -100,12 +100,12 @@ class Consumer:
         return self.keeper.has_ended or self._gave_up
 
     def hold(self, queues: frozenset[str]) -> None:
-        """Consume nothing from these queues for a while, and from all others again; deliveries that are here stay."""
+        """Consume nothing from these work queues for a while, and from all others again; deliveries that are here stay."""
         self._holds.hold(queues)
         self.keeper.wake()
 
     def pause(self, queues: frozenset[str]) -> None:
-        """Consume from all queues except these, and requeue what has not started of them; what runs continues."""
+        """Consume from all work queues except these, and requeue what has not started of them; what runs continues."""
         self._holds.pause(queues)
         self.keeper.wake()
 
@@ -141,7 +141,7 @@ class Consumer:
         self._preparation.prepare(subscription)
 
     def _on_prepared(self, subscription: Subscription) -> None:
-        if not self._holds.is_paused(subscription.queue):
+        if not self._holds.is_paused(subscription.work_queue):
             self._subscribe(subscription)
         elif self._holds.park(subscription):
             self.ever_consumed = True

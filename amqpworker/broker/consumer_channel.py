@@ -29,11 +29,21 @@ MAX_MISSING_CHECKS = 2
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A queue to consume from: how many deliveries at once, and what must exist first."""
+    """
+    A queue to consume from: how many deliveries at once, and what must exist first.
+
+    `beside` is the bounded queue that this one is beside: its deliveries are taken as that queue's, before all others of it.
+    """
 
     queue: str
     prefetch: int
     requirements: tuple[Requirement, ...] = ()
+    beside: str | None = None
+
+    @property
+    def work_queue(self) -> str:
+        """The queue that messages are sent to which arrive here."""
+        return self.beside or self.queue
 
 
 class ConsumerChannel(ChannelListener):
@@ -56,6 +66,9 @@ class ConsumerChannel(ChannelListener):
     ) -> None:
         self.subscription = subscription
         self.queue = subscription.queue
+        self.work_queue = subscription.work_queue
+        self.goes_first = subscription.beside is not None
+        """Whether its deliveries are taken before others of the work queue."""
         self.channel: PikaChannel | None = None
         self.consumer_tag: str | None = None
         self.prefetch = 0
@@ -99,7 +112,7 @@ class ConsumerChannel(ChannelListener):
         if not self.is_open:
             return  # it is redelivered on the next channel
         delivery.channel = self
-        delivery.queue = self.queue
+        delivery.queue = self.work_queue
         if not self.unclaimed:
             self._on_first_waiting()
         tag = self._last_tag = delivery.tag

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.broker.channel_errors import DECLARED_ELSEWHERE, channel_error
-from amqpworker.broker.connection import Channel, ChannelError, Connection, Part
+from amqpworker.broker.connection import Channel, ChannelError, Connection
 from amqpworker.broker.own_channel import OwnChannel
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.routing.queues import Requirement
+from amqpworker.routing.topology import Part
 
 if TYPE_CHECKING:
     from amqpworker.broker.keeper import ConnectionKeeper

@@ -247,13 +247,13 @@ class Lane:
         """Fail what was returned (and acked); publish again, on a newer channel, what was nacked."""
         session = self.session
         if ack:
-            if pending.requirements and session.declarer is not None and not self.purpose.expects_return:
+            if pending.declares and session.declarer is not None and not self.purpose.expects_return:
                 # A queue that we declared was deleted: the next message for it declares it again.
                 session.declarer.forget(pending.requirements)
             pending.finish(unroutable(pending))
             return
         pending.nacks += 1
-        if pending.nacks > 1 and session.is_bounded(pending.requirements):
+        if pending.nacks > 1 and pending.is_bounded:
             pending.finish(nacked(pending, bounded=True))
             return
         if pending.nacks == 1:
@@ -303,11 +303,7 @@ class Lane:
         """Fail the messages at fault for the close of a channel, and publish the others again if allowed."""
         session = self.session
         cause = channel_error(error, "publishing", "write")
-        if (
-            isinstance(cause, Unroutable)
-            and session.declarer is not None
-            and any(one.requirements for one in in_flight)
-        ):
+        if isinstance(cause, Unroutable) and session.declarer is not None and any(one.declares for one in in_flight):
             session.declarer.forget()  # an exchange that we declared may have been deleted
         session.max_body = max_message_size(error) or session.max_body
         result = decide_after_close(cause, exchange_of(error), session.max_body, in_flight)

@@ -60,6 +60,17 @@ class PendingPublish:
     def __post_init__(self) -> None:
         self.deadline = time.monotonic() + self.timeout
 
+    @property
+    def declares(self) -> bool:
+        """Whether something that it requires is declared before it is written."""
+        return any(one.declares for one in self.requirements)
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it meets a bound of its queue that this app knows."""
+        way = (self.publication.exchange, self.publication.routing_key)
+        return any(one.bounded == way for one in self.requirements)
+
     def encode(self, channel_number: int, frame_max: int) -> None:
         """Encode it for a channel that need not be open yet; raises a ValueError that names what cannot be encoded."""
         self.data = encode_publish(self.publication, channel_number, frame_max)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.amqp.encode import encode_ack, encode_nack
-from amqpworker.broker.connection import ChannelListener, Part, QueueState
+from amqpworker.broker.connection import ChannelListener, QueueState
 from amqpworker.broker.labels import replies_tag
 from amqpworker.model.message import REPLY_TO
-from amqpworker.routing.topology import Binding, Exchange, Queue
+from amqpworker.routing.topology import Binding, Exchange, Part, Queue, Unbinding
 
 if TYPE_CHECKING:
     from amqpworker.broker.pika_connection import PikaConnection
@@ -72,7 +72,7 @@ class PikaChannel:
         self.pika.queue_declare(queue, passive=True, callback=on_declared)
 
     def declare(self, part: Part, on_declared: Callable[[], None] | None) -> None:
-        """Declare one part of a topology; without `on_declared` the broker's answer is ignored."""
+        """Declare one part of a topology, or remove a binding; without `on_declared` the broker's answer is ignored."""
         callback = None if on_declared is None else lambda _: on_declared()
         match part:
             case Exchange():
@@ -84,6 +84,9 @@ class PikaChannel:
             case Binding():
                 arguments = dict(part.arguments)
                 self.pika.queue_bind(part.queue, part.source, part.routing_key, arguments, callback=callback)
+            case Unbinding():
+                # It is always answered, in the same way if there is no such binding.
+                self.pika.queue_unbind(part.queue, part.source, part.routing_key, callback=callback)
 
     def limit_all(self) -> None:
         """

@@ -146,7 +146,7 @@ def decide_after_close(
         at_fault, quarantined = at_exchange, exchange
     elif isinstance(error, Unroutable) and at_exchange:
         # An exchange that was declared on this connection was deleted meanwhile: it is declared again.
-        declared = {one for one in at_exchange if one.requirements}
+        declared = {one for one in at_exchange if one.declares}
         at_fault, quarantined = at_exchange - declared, None if declared else exchange
         # If it is a single one, it certainly did not arrive, so a call may be published again too.
         again = declared if len(at_exchange) == 1 else again

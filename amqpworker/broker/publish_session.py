@@ -13,7 +13,6 @@ from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.declarer import Declarer
 from amqpworker.broker.publish_errors import not_confirmed, not_connected, not_written
 from amqpworker.errors import AmqpWorkerError
-from amqpworker.routing.queues import Requirement
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
@@ -73,11 +72,6 @@ class Session:
         """Note that the connection was lost or could not be made."""
         self.connection = self.declarer = None
         self.problem = problem
-
-    def is_bounded(self, requirements: tuple[Requirement, ...]) -> bool:
-        """Return whether a required queue has a bound that this app knows."""
-        queues = (queue for one in requirements for queue in one.make_topology().queues)
-        return any("x-max-length" in queue.arguments for queue in queues)
 
     def not_sent(self, timeout: float) -> AmqpWorkerError:
         """Return why a publication could not be written within `timeout` seconds."""

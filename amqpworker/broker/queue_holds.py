@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.log.logger import get_logger
-from amqpworker.routing.topology import work_queue_of
 
 if TYPE_CHECKING:
     from amqpworker.broker.consumer import Consumer
@@ -37,14 +36,12 @@ class QueueHolds:
     # ---- from any thread --------------------------------------------------------------------------------------------
 
     def hold(self, queues: frozenset[str]) -> None:
-        """Hold these queues, and no others."""
+        """Hold these work queues, and no others."""
         self._wanted_holds = queues
 
     def pause(self, queues: frozenset[str]) -> None:
         """Pause these work queues, with the queues for their due messages, and no others."""
-        self._wanted_pauses = frozenset(
-            one.queue for one in self._consumer.subscriptions if work_queue_of(one.queue) in queues
-        )
+        self._wanted_pauses = queues
 
     def is_parked(self, queue: str) -> bool:
         """Return whether a queue is known to be paused, and therefore not subscribed to."""
@@ -59,7 +56,7 @@ class QueueHolds:
             return
         self._applied = wanted
         for consumer_channel in channels:
-            if not consumer_channel.held_since or self._includes(consumer_channel.queue):
+            if not consumer_channel.held_since or self._includes(consumer_channel.work_queue):
                 self.hold_if_wanted(consumer_channel)
                 self._requeue_if_paused(consumer_channel)
             elif consumer_channel.release():  # if its channel was closed, another subscription is made anyway
@@ -75,7 +72,7 @@ class QueueHolds:
         The subscription is cancelled, and its channel stays open.
         """
         tag = consumer_channel.lasting_tag
-        if not self._includes(consumer_channel.queue) or tag is None:
+        if not self._includes(consumer_channel.work_queue) or tag is None:
             return
         log.debug("queue_held", queue=consumer_channel.queue)
         since = consumer_channel.hold()
@@ -90,14 +87,14 @@ class QueueHolds:
     def _requeue_if_paused(self, consumer_channel: ConsumerChannel) -> None:
         """Requeue what has not started of a paused queue, once no more of it can arrive."""
         held = consumer_channel.is_cancelled and consumer_channel.held_since
-        if held and self.is_paused(consumer_channel.queue):
+        if held and self.is_paused(consumer_channel.work_queue):
             self._consumer.receiver.on_paused(consumer_channel)
 
     def _includes(self, queue: str) -> bool:
         return queue in self._applied[0] or self.is_paused(queue)
 
     def is_paused(self, queue: str) -> bool:
-        """Return whether a queue is paused, or may be."""
+        """Return whether a work queue is paused, or may be."""
         paused = self._applied[1]
         return paused is None or queue in paused
 
@@ -107,7 +104,7 @@ class QueueHolds:
         return self._applied[1] is not None
 
     def _take_resumed(self) -> list[Subscription]:
-        resumed = [one for one in self._parked.values() if not self.is_paused(one.queue)]
+        resumed = [one for one in self._parked.values() if not self.is_paused(one.work_queue)]
         for one in resumed:
             del self._parked[one.queue]
         return resumed

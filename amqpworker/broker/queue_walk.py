@@ -163,7 +163,7 @@ class Walk:
         has_waited = False
         while True:
             state = self._walker.state_of(self.queue)
-            if not (state.is_unreliable or state.consumers) and (not state.ready or self._is_alone()):
+            if is_known(state) and not state.consumers and (not state.ready or self._is_alone()):
                 return
             if time.monotonic() >= until:
                 raise QueueBusy(
@@ -191,7 +191,7 @@ class Walk:
             except ChannelError as error:
                 raise self._error(error) from error
         state = self._walker.state_of(self.queue)
-        if state.is_unreliable or state.consumers > 1:
+        if not is_known(state) or state.consumers > 1:
             self._requeue()
             return False
         self.total = 1 + (state.ready or 0)
@@ -250,7 +250,7 @@ class Walk:
         if not consumer.is_subscribed or (channel := consumer.channel) is None:
             return False
         state: QueueState = self._ask(lambda _, on_done: channel.ask(self.queue, on_done))
-        return not state.ready and not state.is_unreliable
+        return not state.ready and is_known(state)
 
     def _check_silence(self, seconds: float) -> None:
         if seconds > self._walker.timeout:
@@ -286,7 +286,7 @@ class Walk:
         pause = threading.Event()
         while time.monotonic() < until:
             state = self._walker.state_of(self.queue)
-            if not state.is_unreliable and state.consumers <= most:
+            if is_known(state) and state.consumers <= most:
                 return
             pause.wait(REQUEUED_PAUSE)
 
@@ -322,3 +322,8 @@ class Walk:
 
     def _lost(self) -> str:
         return f"The connection to RabbitMQ was lost while reading queue {self.queue!r}: what was not taken is in the queue."
+
+
+def is_known(state: QueueState) -> bool:
+    """Return whether the broker knows the state of a queue: if the queue's leader does not answer, it reports zeros."""
+    return bool(state.ready or state.consumers) or not state.is_unreliable

@@ -21,7 +21,7 @@ from amqpworker.broker.stream_reader import FollowedStream, StreamReader
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.settings import Settings
 
-# What the streams hold is waited for this long before it is given up for now.
+# What the streams hold is waited for as long as it arrives, and this long without any of it before it is given up for now.
 READY_WITHIN = 5.0
 
 
@@ -30,7 +30,7 @@ class StreamFollower:
     Follows streams over one connection, and connects again when that is lost; what was read before stays valid meanwhile.
 
     `on_ready` is called once, in the I/O thread or at `stop`: when each stream was read to its end, or cannot be read now, or
-    after `READY_WITHIN` seconds.
+    after `READY_WITHIN` seconds in which nothing was read.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class StreamFollower:
         self._changed = threading.Condition()
         self._on_ready: Callable[[], None] | None = on_ready
         self._ready_at = float("inf")
+        self._positions: list[int] = []
         # The other addresses may be better than the first.
         self._addresses_to_try = len(addresses)
 
@@ -108,7 +109,10 @@ class StreamFollower:
     def on_tick(self) -> bool:
         """Stop waiting for streams after a while; return whether they are waited for."""
         if self._on_ready is not None and time.monotonic() >= self._ready_at:
-            self._be_ready()
+            positions = [one.position for one in self._readers.values()]
+            if positions == self._positions:
+                self._be_ready()
+            self._positions, self._ready_at = positions, time.monotonic() + READY_WITHIN
         return self._on_ready is not None
 
     def _on_change(self) -> None:

@@ -77,6 +77,11 @@ class StreamReader:
         self._refused: set[Requirement] = set()
         self._logged = ""
 
+    @property
+    def position(self) -> int:
+        """The offset of the last entry that was delivered, -1 before the first."""
+        return -1 if self._current is None else self._current.last_offset
+
     # ---- the connection ---------------------------------------------------------------------------------------------
 
     def on_opened(self, connection: PikaConnection, declarer: Declarer) -> None:

@@ -31,13 +31,13 @@ class Subscriber:
         """Whether numbers were set since the consumer reset this."""
 
     def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
-        """Use these numbers in place of those of the subscriptions, from the next consumer of each queue on; from any thread."""
+        """Use these numbers, by work queue, in place of those of subscriptions, from the next consumer on; from any thread."""
         self._prefetch = prefetch
         self.has_changed = True
 
     def prefetch_of(self, channel: ConsumerChannel) -> int:
         """Return the prefetch that the consumer of a channel should have."""
-        return self._prefetch.get(channel.queue, channel.subscription.prefetch)
+        return self._prefetch.get(channel.work_queue, channel.subscription.prefetch)
 
     def consume(
         self, channel: ConsumerChannel, connection: PikaConnection, on_consumed: Callable[[str, int], None]

@@ -100,8 +100,8 @@ class ToolConnection:
             raise channel_error(refused, f"peeking into queue {queue!r}", "read") from error
         return answer
 
-    def on_channel(self, action: Action) -> Any:
-        """Return the broker's answer to what `action` does on a channel of its own."""
+    def on_channel(self, action: Action, what: str = "checking the topology") -> Any:
+        """Return the broker's answer to what `action` does on a channel of its own; `what` is that, for errors."""
         answers: Answers = SimpleQueue()
 
         def on_opened(channel: PikaChannel) -> None:
@@ -115,7 +115,7 @@ class ToolConnection:
         try:
             return self.wait_for(answers)
         except ChannelError as error:
-            raise channel_error(error, "checking the topology", "read") from error
+            raise channel_error(error, what, "read") from error
         finally:
             self.forget(answers)
 

@@ -1,50 +1,54 @@
 """
-`amqpworker dead`: list and show dead letters; they stay in their queues.
+`amqpworker dead`: list and show dead letters; the other verbs are in files of their own.
 
-Decides which queues are read and what is shown of a dead letter.
+Decides which queues are read, and how many letters are shown; these commands change nothing.
 """
 
 from __future__ import annotations
 
-import difflib
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amqpworker.cli.dead_letters import reason_text, summary, whole
-from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, UrlOption, admin_of, app_of, examples, quiet
-from amqpworker.errors import AmqpWorkerError, ConfigError, Unroutable
+from amqpworker.cli.dead_edit_command import edit_app
+from amqpworker.cli.dead_file_command import file_app
+from amqpworker.cli.dead_letters import group_summary, summary, whole
+from amqpworker.cli.dead_listing import counted, show_groups, show_letter, show_letters, show_missing
+from amqpworker.cli.dead_move_command import move_app
+from amqpworker.cli.dead_options import (
+    AppChoice,
+    Choice,
+    Groups,
+    LetterId,
+    OlderThan,
+    Parked,
+    Queues,
+    Reasons,
+    TaskNames,
+    app_with_letters,
+)
+from amqpworker.cli.dead_plan import walks_of
+from amqpworker.cli.output import write, write_json
+from amqpworker.cli.shared import AsJson, UrlOption, examples, quiet
+from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 from amqpworker.model.dead_letter import DeadLetter
+from amqpworker.model.letter_groups import LetterGroups
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.broker.admin import Admin
-    from amqpworker.broker.tool_connection import Depth
-    from amqpworker.model.message import Delivery
+    from amqpworker.client.letter_walks import LetterWalks
+    from amqpworker.model.letter_selection import Selection
 
 MAX_LIMIT = 100_000
-SUFFIX = ".dead"
-MAX_POSITIONS = 10
-# The rest of a line is for errors, and for ids, which people copy.
-WIDTHS = {"when, attempt": 20}
-MAX_ERROR_LENGTH = 160
 
-dead_app = typer.Typer(no_args_is_help=True, help="List and show dead letters; they stay in their queues.")
+dead_app = typer.Typer(
+    no_args_is_help=True, help="List, show, replay, edit, drop, export and import dead letters and parked messages."
+)
 
 AppArgument = Annotated[
     str | None, typer.Argument(metavar="MODULE:APP", help="The app whose queues are listed; same as --app.")
-]
-AppChoice = Annotated[
-    str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queues and the URL."),
-]
-Queues = Annotated[
-    list[str] | None, typer.Option("-q", "--queue", metavar="QUEUE", help="Only this queue; repeatable.")
 ]
 
 
@@ -52,8 +56,8 @@ Queues = Annotated[
     "list",
     epilog=examples(
         "amqpworker dead list --app shop.tasks:app",
-        "amqpworker dead list -q emails -q reports --limit 100 --json",
-        "amqpworker dead list -q amqpworker.parked",
+        "amqpworker dead list -q emails --older-than 30d --letters --json",
+        "amqpworker dead list --app shop.tasks:app --parked",
     ),
 )
 def list_letters(
@@ -61,210 +65,139 @@ def list_letters(
     named: AppArgument = None,
     app: AppChoice = None,
     queue: Queues = None,
-    limit: Annotated[int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="Dead letters shown per queue.")] = 20,
+    group: Groups = None,
+    task: TaskNames = None,
+    reason: Reasons = None,
+    older_than: OlderThan = None,
+    parked: Parked = False,
+    letters: Annotated[bool, typer.Option("--letters", help="Each letter, the oldest first, not groups.")] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="With --letters: how many per queue.")
+    ] = 20,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    List dead letters, the oldest first.
+    List dead letters, in groups of the same queue, task and error; they stay where they are.
+
+    Errors are the same if they differ only in numbers, ids and quoted parts. Without -q, parked messages are listed, too.
 
     Exit codes: 0 listed, also if there are none; 2 a queue could not be read.
     """
     quiet()
     if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
         raise ConfigError("Use MODULE:APP or --app, not both.")
-    found = _app_for_list(app if named is None else named, queue, url)
+    choice = Choice(queues=queue, groups=group, tasks=task, reasons=reason, older_than=older_than, parked=parked)
+    selection = choice.selection
+    found = app_with_letters(app if named is None else named, choice, url)
     listed: list[dict[str, Any]] = []
-    with admin_of(found) as admin:
-        for name in _names_of(found, queue):
-            depth = admin.depth(name)
-            if depth is None and queue:
-                raise _no_such_queue(found, admin, name)
-            letters = [DeadLetter.of(got, name, n) for n, got in enumerate(admin.peek(name, limit), 1)] if depth else []
-            if as_json:
-                messages = depth.messages if depth else 0
-                listed.append({"queue": name, "messages": messages, "letters": [summary(letter) for letter in letters]})
+    with walks_of(found) as walks:
+        for name, depth in walks.depths(_queues(found, choice), must_exist=bool(queue)).items():
+            if not depth or not depth.messages:
+                if not as_json:
+                    show_missing(name, depth is not None)
+            elif letters:
+                listed += _list_letters(walks, name, selection, limit, as_json)
             else:
-                show_list(name, depth.messages if depth else None, letters)
+                listed += _list_groups(walks, name, selection, as_json)
     if as_json:
         write_json(listed)
+
+
+def _queues(app: App, choice: Choice) -> list[str]:
+    queues = choice.queues_of(app)
+    return queues if choice.queues or choice.parked else [*queues, app.plan.names.parked]
+
+
+def _list_letters(
+    walks: LetterWalks, queue: str, selection: Selection, limit: int, as_json: bool
+) -> list[dict[str, Any]]:
+    count = 0
+    listed: list[dict[str, Any]] = []
+    shown: list[DeadLetter] = []
+    for letter in walks.read(queue, selection):
+        count += 1
+        if count <= limit and as_json:
+            listed.append(summary(letter))
+        elif count <= limit:
+            shown.append(letter)
+    if not as_json:
+        show_letters(queue, count, shown)
+    return listed
+
+
+def _list_groups(walks: LetterWalks, queue: str, selection: Selection, as_json: bool) -> list[dict[str, Any]]:
+    groups = LetterGroups()
+    for letter in walks.read(queue, selection):
+        groups.add(letter)
+    if as_json:
+        return [group_summary(group) for group in groups]
+    show_groups(queue, list(groups))
+    return []
 
 
 @dead_app.command(
     epilog=examples(
         "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
-        "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails --json",
+        "amqpworker dead show sha256:5d6e7f809a1b --app shop.tasks:app --json",
     )
 )
 def show(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The message's id; '' for one without an id.")],
-    queue: Annotated[
-        str, typer.Option("-q", "--queue", metavar="QUEUE", help="Its work queue, or its dead-letter queue.")
-    ],
+    letter: LetterId,
+    queue: Queues = None,
+    parked: Parked = False,
     app: AppChoice = None,
     url: UrlOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
-    Show one dead letter with its headers, body and traceback. Of several with this id it is the oldest.
+    Show a dead letter with its headers, body and traceback; it stays where it is.
+
+    Of several with this id it is the oldest; --json prints all of them.
 
     Exit codes: 0 shown, 1 there is no such dead letter, 2 the queue could not be read.
     """
     quiet()
-    name = dead_name(queue)
-    # Only the app's URL counts here, so --url takes precedence over an app from the environment.
-    source = app_of(app if url is None else None, url)
-    with admin_of(source) as admin:
-        try:
-            result = _find(admin, name, letter)
-        except Unroutable:
-            raise _no_such_queue(source, admin, name) from None
-        if result.letter is None:
-            write(_not_found(letter, name, result, admin.depth(name)))
-            raise typer.Exit(1)
+    choice = Choice(ids=[letter], queues=queue, parked=parked)
+    source = app_with_letters(app, choice, url)
+    found: list[dict[str, Any]] = []
+    oldest: DeadLetter | None = None
+    where: Counter[str] = Counter()
+    with walks_of(source) as walks:
+        depths = walks.depths(_queues(source, choice), must_exist=bool(queue))
+        for name in [name for name, depth in depths.items() if depth is not None and depth.messages]:
+            for one in walks.read(name, choice.selection):
+                oldest = oldest or one
+                where[name] += 1
+                if as_json:
+                    found.append(whole(one))
     if as_json:
-        write_json({**whole(result.letter), "positions": result.positions, "messages": result.messages})
+        write_json(found)
+    elif oldest is None:
+        write(not_found(letter, list(depths)))
     else:
-        write(f"{_position_text(name, result)}\n")
-        show_letter(result.letter)
+        write(f"{_place_text(oldest, where)}\n")
+        show_letter(oldest)
+    if oldest is None:
+        raise typer.Exit(1)
 
 
-def _no_such_queue(app: App, admin: Admin, name: str) -> ConfigError:
-    """Return the error for a queue that does not exist, with what the app or the broker has instead."""
-    work_queue = name.removesuffix(SUFFIX)
-    known = [*app.plan.queues, app.plan.names.parked]
-    if work_queue in app.plan.queues:
-        return ConfigError(f"Queue {name!r} does not exist yet: a worker or `amqpworker topology declare` creates it.")
-    if near := difflib.get_close_matches(work_queue, [name for name in known if name != work_queue], n=1):
-        return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
-    with suppress(AmqpWorkerError):  # this user may not read that queue either
-        if work_queue != name and admin.depth(work_queue) is not None:
-            return ConfigError(
-                f"Queue {name!r} does not exist, but queue {work_queue!r} does: another program may have "
-                f"declared it. `amqpworker topology declare` creates both."
-            )
-    return ConfigError(f"Queue {name!r} does not exist: check its name, and the virtual host of the URL.")
+def _place_text(letter: DeadLetter, where: Counter[str]) -> str:
+    place = f"Dead letter in queue {printable(letter.queue)!r}"
+    if where.total() == 1:
+        return place
+    places = ", ".join(f"{printable(queue)} ({count})" for queue, count in where.items())
+    return f"{place}; {where.total()} have this id: {places}"
 
 
-def _app_for_list(app: str | None, queues: list[str] | None, url: str | None) -> App:
-    if app is None and not queues:
-        raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
-    # With --url, an app from the environment is ignored rather than refused.
-    return app_of(None if url is not None and queues else app, url)
-
-
-def _names_of(app: App, queues: list[str] | None) -> list[str]:
-    if queues:
-        return [dead_name(name) for name in queues]
-    return [*(name + SUFFIX for name in sorted(app.plan.queues)), app.plan.names.parked]
-
-
-def dead_name(queue: str) -> str:
-    """Return the dead-letter queue of a work queue; a dead-letter or parking queue is returned as it is."""
-    return queue if queue.endswith((SUFFIX, ".parked")) else queue + SUFFIX
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The oldest letter with an id, the positions of all that have it, from 1, and how many letters were read."""
-
-    letter: DeadLetter | None
-    positions: list[int]
-    messages: int
-
-
-def _find(admin: Admin, queue: str, wanted: str) -> SearchResult:
-    """Find letters by their id; not by position, which may have changed since they were listed."""
-    messages = 0
-    positions: list[int] = []
-
-    def has_id(got: Delivery) -> bool:
-        nonlocal messages
-        messages += 1
-        if (got.properties.message_id or "") != wanted:
-            return False
-        positions.append(messages)
-        return True
-
-    found = admin.peek(queue, 1, has_id)
-    letter = DeadLetter.of(found[0], queue, positions[0]) if found else None
-    return SearchResult(letter, positions, messages)
-
-
-def _position_text(queue: str, result: SearchResult) -> str:
-    of_all = f"of {result.messages} in queue {printable(queue)!r}"
-    if len(result.positions) == 1:
-        return f"Dead letter {result.positions[0]} {of_all}"
-    positions = ", ".join(map(str, result.positions[:MAX_POSITIONS]))
-    more = "" if len(result.positions) <= MAX_POSITIONS else " and more"
-    return f"Dead letter {result.positions[0]} {of_all}; {len(result.positions)} have this id: {positions}{more}"
-
-
-def _not_found(wanted: str, queue: str, result: SearchResult, depth: Depth | None) -> str:
-    """Return what was searched, and whether other consumers may hold the letter."""
-    missing = f"with the id {printable(wanted)!r}" if wanted else "without an id"
-    lines = [f"No dead letter {missing} among the {result.messages} in queue {printable(queue)!r}."]
-    if depth is not None and depth.consumers:
-        lines.append("Other consumers are reading this queue and may hold it: try again when they have stopped.")
+def not_found(wanted: str, queues: list[str]) -> str:
+    """Return which letter was not found, and where."""
+    where = f"in queue {printable(queues[0])!r}" if len(queues) == 1 else f"in {counted(len(queues), 'queue')}"
+    lines = [f"No dead letter with the id {printable(wanted)!r} {where}."]
     if wanted.isascii() and wanted.isdigit():
         lines.append("Give the id of a dead letter, not its position in the list.")
     return "\n".join(lines)
 
 
-def show_list(queue: str, count: int | None, letters: list[DeadLetter]) -> None:
-    """Print the letters of a queue as a table of three lines each."""
-    if not letters:
-        write(f"{printable(queue)}: {'this queue does not exist yet' if count is None else 'no dead letters'}")
-        return
-    more = f", {len(letters)} shown" if count is not None and count > len(letters) else ""
-    title = f"{printable(queue)}: {count} dead {'letter' if count == 1 else 'letters'}{more}"
-    shown = table("#", "id, task, error", "when, attempt", title=title, widths=WIDTHS)
-    for letter in letters:
-        error_type = letter.error_type.rpartition(".")[2]
-        error = ": ".join(part for part in (error_type, letter.error or letter.problem) if part)
-        reason = ", ".join(part for part in (reason_text(letter), error) if part)
-        shown.add_row(
-            str(letter.position),
-            "\n".join(
-                (
-                    folded(letter.id) or "(no id)",
-                    folded(letter.task) or "(no task)",
-                    clipped(reason, MAX_ERROR_LENGTH) or "(no reason)",
-                )
-            ),
-            f"{_in_utc(letter.failed_at) if letter.failed_at else '?'}\nattempt {letter.attempt}",
-        )
-    console().print(shown)
-
-
-def _in_utc(time: datetime) -> str:
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
-
-
-def show_letter(letter: DeadLetter) -> None:
-    """Print all of a letter."""
-    shown = whole(letter)
-    facts = table("", "")
-    facts.show_header = False
-    shown["reason"] = reason_text(letter)
-    names = ("id", "task", "queue", "reason", "error_type", "error", "problem", "attempt", "worker", "routing_key")
-    for name in names:
-        if shown[name]:
-            facts.add_row(name.replace("_", " "), printable(str(shown[name]), keep="\n"))
-    for name, time in (("first sent", letter.first_sent), ("failed at", letter.failed_at)):
-        if time is not None:
-            facts.add_row(name, _in_utc(time))
-    console().print(facts)
-    _section("properties", shown["properties"])
-    headers = {name: held for name, held in shown["headers"].items() if held != letter.traceback or not held}
-    _section("headers", headers)
-    _section("body", shown["body"])
-    if letter.traceback:
-        write("\ntraceback")
-        write(printable(letter.traceback.rstrip(), keep="\n\t"))
-
-
-def _section(title: str, value: Any) -> None:
-    """Print a value as JSON under a title; in ASCII, so that untrusted text cannot act on the terminal."""
-    write(f"\n{title}")
-    write_json(value)
+for part in (move_app, edit_app, file_app):
+    dead_app.add_typer(part)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from amqpworker.routing.topology import Topology
+from amqpworker.routing.topology import Topology, Unbinding, due_queue
 
 OVERRIDING = (
     "message-ttl",
@@ -149,7 +149,7 @@ def findings_of(
 ) -> list[Finding]:
     """Return what is wrong, from the API's lists of the queues and bindings of one virtual host."""
     listed = {queue["name"]: queue for queue in queues}
-    found = list(unbound(topology, bindings))
+    found = [*unbound(topology, bindings), *doubled(topology, bindings)]
     for queue in topology.queues:
         if (reported := listed.get(queue.name)) is not None:
             found += _consumer_findings(queue.name, queue.arguments, reported)
@@ -171,6 +171,27 @@ def unbound(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterat
             yield Finding(
                 "unbound", binding.queue, f"The queue {binding.queue!r} is not bound to {binding.source!r}{key}."
             )
+
+
+def doubled(topology: Topology, bindings: Iterable[Mapping[str, Any]]) -> Iterator[Finding]:
+    """
+    Yield the bindings by which messages of a work queue come twice: by it, and by the queue beside it that a bound requires.
+
+    Each is the rest of a time before the queue had a bound, or after it.
+    """
+    right = {(one.source, one.routing_key): one.queue for one in topology.bindings}
+    for binding in bindings:
+        source, key, queue = binding["source"], binding["routing_key"], binding["destination"]
+        other = right.get((source, key), queue)
+        if {queue, other} == {key, due_queue(key)} and binding.get("destination_type") == "queue":
+            if Unbinding(source, queue, key) in topology.unbindings:
+                remedy = "`amqpworker topology declare` removes this binding"
+            else:
+                remedy = "remove this binding, or that queue once it is empty: the app states no bound"
+            text = (
+                f"The queue {queue!r} is bound to {source!r} beside {other!r}, so each message from there comes twice"
+            )
+            yield Finding("doubled", queue, f"{text}: {remedy}.")
 
 
 def _consumer_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[str, Any]) -> Iterator[Finding]:

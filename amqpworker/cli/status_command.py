@@ -234,6 +234,7 @@ def status_tables(state: dict[str, Any]) -> Group:
     parts += _paused_lines(state)
     if any(process["running"] for process in state["processes"]):
         parts += [Text(""), running_table(state)]
+    parts += _unknown_lines(state)
     if unconfirmed := sum(process["unconfirmed"] for process in state["processes"]):
         effect = "check that their queues have a majority"
         parts += [Text(""), Text(f"{unconfirmed} retries and dead letters are not confirmed yet: {effect}.")]
@@ -287,6 +288,18 @@ def _paused_lines(state: dict[str, Any]) -> list[Any]:
 
     paused = state.get("paused", ())
     return [Text(""), Text(f"paused: {printable(', '.join(paused))}")] if paused else []
+
+
+def _unknown_lines(state: dict[str, Any]) -> list[Any]:
+    """Return a line for each task that the workers do not know and of which messages wait."""
+    from rich.text import Text
+
+    unknown = state.get("unknown", {})  # an older version does not report them
+    lines = [
+        f"{number} messages of task {printable(name)} wait for a worker that knows it"
+        for name, number in unknown.items()
+    ]
+    return [Text(""), *map(Text, lines)] if lines else []
 
 
 def _processes_table(state: dict[str, Any]) -> Table:

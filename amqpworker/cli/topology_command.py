@@ -46,6 +46,9 @@ PICTURE = """\
   dead letter     ──▶ {dead} ──▶ QUEUE.dead
   no such queue   ──▶ {parked} ──▶ {parked}
 """
+BOUNDED_PICTURE = """\
+  x-max-length    ──▶ {due} ──▶ QUEUE.due ──▶ worker, in place of QUEUE
+"""
 SCHEDULER_PICTURE = """\
   command, token  ──▶ {schedule} ──▶ {schedule}.NAME
                       ──▶ scheduler ──▶ {tasks} ──▶ QUEUE ──▶ worker
@@ -69,7 +72,8 @@ def show(
         durable = {"durable": True}
         exchanges = [{**asdict(exchange), **durable} for exchange in whole.exchanges]
         queues = [{**asdict(queue), **durable} for queue in whole.queues]
-        write_json({"exchanges": exchanges, "queues": queues, "bindings": list(map(asdict, whole.bindings))})
+        bindings, unbindings = list(map(asdict, whole.bindings)), list(map(asdict, whole.unbindings))
+        write_json({"exchanges": exchanges, "queues": queues, "bindings": bindings, "unbindings": unbindings})
         return
     names = plan.names
     picture = PICTURE.format(
@@ -80,9 +84,11 @@ def show(
         top=names.level(LEVELS - 1),
         bottom=names.level(0),
     )
+    if whole.unbindings:
+        picture += BOUNDED_PICTURE.format(due=names.due)
     if any(exchange.name == names.schedule for exchange in whole.exchanges):
         picture += SCHEDULER_PICTURE.format(schedule=names.schedule, tasks=names.tasks)
-    write(f"{picture}\n  QUEUE: {', '.join(printable(name) for name in sorted(plan.queues)) or '(the app has none)'}\n")
+    write(f"{picture}\n  QUEUE: {', '.join(map(printable, plan.declared_queues())) or '(the app has none)'}\n")
     if not all_levels:
         write(f"  --all shows each of the {LEVELS} levels of the delay ladder.\n")
     for shown in _tables(whole if all_levels else _with_short_ladder(whole, names)):
@@ -98,6 +104,8 @@ def show(
 def declare(app: AppArgument, scheduler: Schedulers = None) -> None:
     """
     Declare everything that an app needs. What exists already is not changed.
+
+    Of a bounded queue the binding is removed by which each message that is due would come twice.
 
     Run it once with an administrator's permissions; workers and producers can then run with AMQPWORKER_DECLARE=0.
 
@@ -191,7 +199,7 @@ PERMISSION = """\
 To compare, this command declares what exists already, which needs the
 `configure` permission: run it as the user that declares, or grant the
 permission (rabbitmqctl set_permissions)."""
-ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "policy", "stuck", "degraded", "unknown")
+ORDER = ("minority", "leaderless", "missing", "differs", "unbound", "doubled", "policy", "stuck", "degraded", "unknown")
 
 
 def _show_findings(findings: list[Finding], whole: Topology, with_management: bool) -> None:
@@ -270,6 +278,7 @@ def _with_short_ladder(whole: Topology, names: Names) -> Topology:
         tuple(exchange for exchange in whole.exchanges if exchange.name not in hidden),
         tuple(queue for queue in whole.queues if queue.name not in hidden),
         tuple(binding for binding in whole.bindings if binding.queue not in hidden),
+        whole.unbindings,
     )
 
 

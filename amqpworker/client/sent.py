@@ -1,7 +1,7 @@
 """
-What `send` returns: the id of the message, and access to its stored result.
+What `send` returns: the id of the message, access to its stored result, and its cancel.
 
-Decides how the store is polled until the result is stored.
+Decides how the store is polled until the result is stored; `cancelling` decides what a cancel is.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
 
+from amqpworker.client.cancelling import CancellingApp, announce
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.headers import time_text
+from amqpworker.model.message import Message
 from amqpworker.model.reply import Reply, decode_reply
 from amqpworker.policies.durations import duration
 from amqpworker.results.store import ResultStore
@@ -26,24 +29,38 @@ MAX_PAUSE = 0.25
 NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin(Generic[R]):
+    """Where the messages of a task were sent: by an `app`, whose `store` has their results, which `decode` reads."""
+
+    store: Callable[[], ResultStore | None]
+    decode: Callable[[bytes], R]
+    app: CancellingApp | None = None
+
+    def __reduce__(self) -> str:
+        """Pickle and copy by name: `Sent` replaces each by the one without an app, since a store belongs to its process."""
+        return "NO_ORIGIN"
+
+
 class Sent(Generic[R]):
     """A message that the broker confirmed; `R` is what its task returns."""
 
-    __slots__ = ("_decode", "_first_sent", "_store", "id", "task")
+    __slots__ = ("_due", "_first_sent", "_origin", "id", "task")
 
     def __init__(
         self,
         task_id: str,
         task: str,
-        store: Callable[[], ResultStore | None],
-        decode: Callable[[bytes], R],
+        origin: Origin[R],
         first_sent: int | None = None,
+        due: float | None = None,
     ) -> None:
         self.id = task_id
         self.task = task
+        self._origin = origin
         self._first_sent = first_sent
-        self._store = store
-        self._decode = decode
+        # When it falls due, in seconds since the epoch, if it is delayed.
+        self._due = due
 
     if not TYPE_CHECKING:
 
@@ -55,8 +72,8 @@ class Sent(Generic[R]):
         return f"<sent {self.task}, id {self.id}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy without the app, whose store belongs to its process."""
-        return (Sent, (self.id, self.task, no_store, no_store, self._first_sent))
+        """Pickle and copy without the origin."""
+        return (Sent, (self.id, self.task, NO_ORIGIN, self._first_sent, self._due))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sent) and (other.id, other._first_sent) == (self.id, self._first_sent)
@@ -81,7 +98,7 @@ class Sent(Generic[R]):
         warn_in_event_loop("result")
         while (reply := self._stored_reply()) is None:
             time.sleep(next(pauses))
-        return value_of(reply, self._decode)
+        return value_of(reply, self._origin.decode)
 
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in other threads."""
@@ -89,7 +106,7 @@ class Sent(Generic[R]):
         require_event_loop()
         while (reply := await asyncio.to_thread(self._stored_reply)) is None:
             await asyncio.sleep(next(pauses))
-        return value_of(reply, self._decode)
+        return value_of(reply, self._origin.decode)
 
     def _pauses(self, seconds: float) -> Iterator[float]:
         """Yield how long to wait before the store is read again; raises ResultTimeout once `seconds` are over."""
@@ -117,12 +134,44 @@ class Sent(Generic[R]):
         require_event_loop()
         return await asyncio.to_thread(self._status)
 
+    def cancel(self, *, force: bool = False) -> None:
+        """
+        Cancel the message: its task does not start on any worker that is connected when it falls due, or that starts later.
+
+        That holds until seven days after its due time; with a result store a delayed task does not start at all. It returns
+        once the broker has confirmed the cancel. A task that runs already sees it in `current().cancelled`, within a second;
+        with `force` it gets `TaskCancelled`, a coroutine is cancelled, and an isolated process is ended. The result is then
+        `TaskFailed` with the reason `cancelled`, unless there is a result already. The message stays where it waits until then:
+        `app.pending.cancel` also removes it.
+
+        Raises:
+            SendError: the cancel was not confirmed in time; cancel again.
+            ResultStoreError: it is announced, but the result store cannot be written.
+            ConfigError: this was copied or pickled, so it has no app, or the stream of cancels cannot be declared.
+        """
+        warn_in_event_loop("cancel")
+        self._announce(force)
+
+    async def acancel(self, *, force: bool = False) -> None:
+        """As `cancel`, without blocking the event loop: it is published by another thread."""
+        require_event_loop()
+        await asyncio.to_thread(self._announce, force)
+
+    def _announce(self, force: bool) -> None:
+        app = self._origin.app
+        if app is None:
+            raise ConfigError(
+                f"This `Sent` was copied or pickled, so it has no app: call cancel() of the original, or "
+                f"app.pending.cancel({self.id!r})."
+            )
+        announce(app, (self.id,), due=self._due, force=force, first_sent=self._first_sent)
+
     def _status(self) -> Literal["pending", "done", "failed"]:
         reply = self._stored_reply()
         return "pending" if reply is None else reply.status
 
     def _stored_reply(self) -> Reply | None:
-        store = self._store()
+        store = self._origin.store()
         if store is None:
             raise ConfigError(
                 "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
@@ -137,6 +186,11 @@ class Sent(Generic[R]):
         return decode_reply(row.reply)
 
 
+def due_of(message: Message[Any], sent: float) -> float:
+    """Return when a delayed message that was just sent falls due, in seconds since the epoch; never too early."""
+    return sent + (message.delay or 0.0) if message.at is None else message.at.timestamp()
+
+
 def never_stored() -> NoReturn:
     """Refuse to get the result of a task that stores none."""
     raise ConfigError(
@@ -147,6 +201,9 @@ def never_stored() -> NoReturn:
 def no_store(*_: object) -> NoReturn:
     """Refuse to get a result without an app."""
     raise ConfigError("This `Sent` was copied or pickled, so it has no app: call result() of the original.")
+
+
+NO_ORIGIN: Origin[Any] = Origin(no_store, no_store)
 
 
 def value_of(reply: Reply, decode: Callable[[bytes], R]) -> R:

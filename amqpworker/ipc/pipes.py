@@ -14,7 +14,7 @@ import os
 import select
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -26,7 +26,17 @@ MAX_TEXT_BYTES = select.PIPE_BUF - 200
 MAX_LINE = 16384
 MAX_UNSENT = 1 << 20
 
-Event = Literal["ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting", "paused", "leading"]
+Event = Literal[
+    "ready",
+    "consuming",
+    "misconfigured",
+    "exiting",
+    "suspect_query",
+    "waiting",
+    "paused",
+    "leading",
+    "unknown_tasks",
+]
 EVENTS = frozenset(get_args(Event))
 
 
@@ -44,6 +54,7 @@ class Report:
     * `suspect_query`: it asks which of the messages `keys` were running in a process that has died.
     * `leading`: whether it `leads` all schedulers of its name, and which one does (`leader`, HOST:PID), `since` when; both are ""
       if it does not know.
+    * `unknown_tasks`: how many messages are `waiting` for a worker that knows their task, by its name.
     """
 
     event: Event
@@ -53,6 +64,7 @@ class Report:
     leads: bool = False
     leader: str = ""
     since: str = ""
+    waiting: dict[str, int] = field(default_factory=dict)
 
 
 class Reporter:
@@ -126,6 +138,7 @@ def _parse_report(line: bytes) -> Report | None:
         texts = (report.reason, report.leader, report.since, *report.keys)
         valid = report.event in EVENTS and all(isinstance(text, str) for text in texts)
         valid = valid and isinstance(fields.get("leads", False), bool)
+        valid = valid and all(type(number) is int and number >= 0 for number in report.waiting.values())
         return report if valid and report.drain_timeout >= 0 and math.isfinite(report.drain_timeout) else None
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return None

@@ -6,17 +6,24 @@ Decides which headers of a message are believed, and never fails on any of them:
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.model import headers as h
+from amqpworker.model.fingerprint import fingerprint_of
 from amqpworker.model.message import Delivery, Headers
 
 DEATHS = "x-death"
 NO_QUEUE = "no-queue"
 """The reason of a message whose delay was over when its queue did not exist."""
+
+HASHED = "sha256:"
+"""What the name of a letter without an id begins with; digits of a hash follow."""
+
+NAME_DIGITS = 12
 
 _LEVEL = re.compile(r"\.delay\.\d\d")
 
@@ -45,6 +52,22 @@ class DeadLetter:
     worker: str
     problem: str
     message: Delivery
+
+    @property
+    def name(self) -> str:
+        """What commands call it: its id, or without one `sha256:` and 12 digits over its queue, body and time of death."""
+        if self.id:
+            return self.id
+        died = "" if self.failed_at is None else h.now_text(self.failed_at.timestamp())
+        hashed = hashlib.sha256(self.queue.encode("utf-8", "backslashreplace"))
+        for part in (died.encode(), self.message.body):
+            hashed.update(b"\0" + part)
+        return HASHED + hashed.hexdigest()[:NAME_DIGITS]
+
+    @property
+    def fingerprint(self) -> str:
+        """What letters with the same error have in common, without numbers, ids and quoted parts: eight digits."""
+        return fingerprint_of(self.error_type, self.error or self.problem or self.reason)
 
     @classmethod
     def of(cls, message: Delivery, queue: str, position: int = 0) -> DeadLetter:

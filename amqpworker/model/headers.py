@@ -24,6 +24,7 @@ RETURNED = "aw-returned"
 REPLAYED = "aw-replayed"
 CRASHES = "aw-crashes"
 UNKNOWN_SINCE = "aw-unknown-since"
+VERSION = "aw-version"
 SCHEDULE = "aw-schedule"
 NOMINAL = "aw-nominal"
 WAIT_PREFIX = "aw-wait-"
@@ -125,6 +126,11 @@ def count_of(value: HeaderValue) -> int | None:
     return None
 
 
+def version_of(headers: Headers | None) -> int:
+    """Return the version of a message's arguments; 1 if its header is absent or not valid."""
+    return max(1, count_of((headers or {}).get(VERSION)) or 1)
+
+
 def _count_from(least: int) -> Callable[[HeaderValue], int | None]:
     def read(value: HeaderValue) -> int | None:
         count = count_of(value)
@@ -136,6 +142,7 @@ def _count_from(least: int) -> Callable[[HeaderValue], int | None]:
 _TIME = f"it must be ISO 8601 with a zone, such as {EXAMPLE}, or whole milliseconds since the epoch"
 _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
     ATTEMPT: (_count_from(1), "it must be a whole number from 1"),
+    VERSION: (_count_from(1), "it must be a whole number from 1"),
     CRASHES: (_count_from(0), "it must be a whole number from 0"),
     **dict.fromkeys(
         (ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED, UNKNOWN_SINCE, NOMINAL), (time_of, _TIME)

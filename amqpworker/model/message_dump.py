@@ -26,7 +26,7 @@ def dump_message(message: Message) -> dict[str, Any]:
         raise InvalidArguments("Message.dump(): the body is not UTF-8, so it is not JSON either.") from None
     dumped: dict[str, Any] = {"task": message.task, "queue": message.queue, "body": body, "id": message.id}
     if message.headers:
-        dumped["headers"] = {name: _dumped(value) for name, value in message.headers.items()}
+        dumped["headers"] = {name: dump_value(value) for name, value in message.headers.items()}
     for name in ("delay", "at", "expires", "resend", "first_sent"):
         value = getattr(message, name)
         if value is not None:
@@ -53,7 +53,8 @@ def load_message(dumped: Mapping[str, Any]) -> Message:
     return message
 
 
-def _dumped(value: Any) -> Any:
+def dump_value(value: Any) -> Any:
+    """Return the value of a header in JSON's types; raises InvalidArguments if AMQP does not have its type."""
     match value:
         case float() if not math.isfinite(value):
             return {"$float": str(value)}
@@ -66,9 +67,9 @@ def _dumped(value: Any) -> Any:
         case Decimal():
             return {"$decimal": str(value)}
         case list() | tuple():
-            return [_dumped(item) for item in value]
+            return [dump_value(item) for item in value]
         case Mapping():
-            table = {name: _dumped(item) for name, item in value.items()}
+            table = {name: dump_value(item) for name, item in value.items()}
             return {"$table": table} if any(name.startswith(TAG) for name in table) else table
     raise InvalidArguments(
         f"Message.dump(): a header has a value of type {type(value).__name__}, which AMQP does not have."
@@ -83,10 +84,11 @@ def _loaded(value: Any) -> Any:
     tag = next(iter(value), "")
     if len(value) == 1 and tag.startswith(TAG):
         return _TAGS[tag](value[tag])
-    return _table(value)
+    return load_table(value)
 
 
-def _table(value: Mapping[str, Any]) -> dict[str, Any]:
+def load_table(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return headers out of their dump; raises a ValueError, KeyError, TypeError or ArithmeticError if a value is not valid."""
     return {name: _loaded(item) for name, item in value.items()}
 
 
@@ -118,12 +120,12 @@ _TAGS: dict[str, Callable[[Any], Any]] = {
     "$bytes": base64.b64decode,
     "$time": datetime.fromisoformat,
     "$decimal": Decimal,
-    "$table": _table,
+    "$table": load_table,
 }
 _LOADERS: dict[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("task", "queue", "id"), _name),
     "body": str.encode,
-    "headers": lambda value: _table({**value}),
+    "headers": lambda value: load_table({**value}),
     "delay": _number,
     "at": datetime.fromisoformat,
     "expires": lambda value: datetime.fromisoformat(value) if isinstance(value, str) else _number(value),

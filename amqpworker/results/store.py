@@ -153,3 +153,17 @@ class ResultWriter:
             with suppress(ResultStoreError):  # the next time will do
                 self._store.expire(now, 2 * EXPIRE_EVERY)
         return error
+
+    def write_unless_there(
+        self, task_id: str, state: str, task: str, reply: bytes, first_sent: str
+    ) -> ResultStoreError | None:
+        """As `write`, but a result of the same message that is stored already stays."""
+        try:
+            row = self._store.get((task_id,)).get(task_id)
+        except ResultStoreError as error:
+            return error
+        except ConfigError as error:
+            return ResultStoreError(str(error))
+        if row is not None and row.reply and row.first_sent == first_sent and row.expires_at > self._now():
+            return None
+        return self.write(task_id, state, task, reply, first_sent)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import wait_header
+from amqpworker.model.message import Headers
 from amqpworker.routing.topology import LEVELS, UNIT, Names
 
 MAX_DELAY = (2**LEVELS - 1) * UNIT
@@ -58,6 +59,12 @@ def units(delay: float) -> int:
     if count and delay - (count - 1) * UNIT <= _TOLERANCE:
         return count - 1
     return count
+
+
+def longest_wait(level: int, headers: Headers) -> float:
+    """Return the longest time in seconds that a message in this level still waits, by its headers for the levels below."""
+    below = sum(1 << lower for lower in range(level) if wait_header(lower) in headers)
+    return ((1 << level) + below) * UNIT
 
 
 def clamp(seconds: float) -> float:

@@ -31,9 +31,11 @@ from amqpworker.model.message import (
 from amqpworker.policies.durations import seconds_until
 from amqpworker.policies.send_options import LATE_BEFORE_DUE
 from amqpworker.routing import delay as ladder
+from amqpworker.routing.topology import work_queue_of
 from amqpworker.text import truncated
 
 if TYPE_CHECKING:
+    from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.outcome import Dead
     from amqpworker.routing.topology import Names
 
@@ -41,7 +43,9 @@ MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
-BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.VERSION, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+REASONS_BEFORE_RUN = ("unknown-task", "malformed", "expired")
+"""Why a message is dead whose task has not run: then its letter shows since when its task was unknown."""
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
 KEPT_PROPERTIES = ("type", "correlation_id", "reply_to", "timestamp", "app_id", "priority")
 
@@ -123,7 +127,8 @@ def retried(
         headers[h.CRASHES] = crashes
     copy = _delayed(delivery, run.task_id, wait, headers, names)
     assert copy.properties.headers is not None
-    copy.properties.headers.pop(h.RETURNED, None)
+    for ended_by_run in (h.RETURNED, h.UNKNOWN_SINCE):
+        copy.properties.headers.pop(ended_by_run, None)
     return copy
 
 
@@ -152,6 +157,23 @@ def _delayed(delivery: Delivery, task_id: str, wait: float, headers: Headers, na
     return Publication(route.exchange, delivery.queue, properties, delivery.body)
 
 
+def rescheduled(delivery: Delivery, delay: float, names: Names, now: float) -> Publication:
+    """
+    Return the copy of a message in the delay ladder that is due in `delay` seconds, as the attempt that it is.
+
+    Raises InvalidArguments if it expires before it is due.
+    """
+    wait = ladder.clamp(delay)
+    due = now + wait
+    expires = h.time_of((delivery.properties.headers or {}).get(h.EXPIRES))
+    if expires is not None and expires <= due * 1000:
+        raise InvalidArguments(f"The message expires at {time_text(expires)}, before it would be due: {now_text(due)}.")
+    copy = _delayed(delivery, delivery.properties.message_id or new_id(), wait, {h.ETA: now_text(due)}, names)
+    assert copy.properties.headers is not None
+    copy.properties.headers.pop(h.RETURNED, None)
+    return copy
+
+
 def republished(delivery: Delivery, names: Names) -> Publication:
     """Return a copy of a delivery for its own queue; the broker counts the deliveries of the copy from zero."""
     properties = _copy_allowed_properties(delivery.properties)
@@ -168,6 +190,8 @@ def dead_lettered(delivery: Delivery, dead: Dead, task_id: str, worker: str, nam
         properties.content_encoding = delivery.properties.content_encoding
     # A dead letter that was moved back by hand describes its last death only.
     headers = {name: value for name, value in (properties.headers or {}).items() if name not in h.EVIDENCE}
+    if dead.reason not in REASONS_BEFORE_RUN:
+        headers.pop(h.UNKNOWN_SINCE, None)
     headers[h.DEAD_REASON] = dead.reason
     if dead.crashes:
         headers[h.CRASHES] = dead.crashes
@@ -263,6 +287,44 @@ def replayed(headers: Headers, now: float) -> Headers:
 _ENDED_BY_DEATH = frozenset(
     {*h.EVIDENCE, h.ATTEMPT, h.FIRST_RUN, h.CRASHES, h.RETURNED, h.UNKNOWN_SINCE, h.ETA, h.EXPIRES}
 )
+
+
+def publication_of_replay(letter: DeadLetter, queue: str, names: Names, now: float) -> Publication:
+    """
+    Return what a dead letter becomes when it is to run again: a message for a work queue with the id that it had.
+
+    It starts again with its first attempt. It takes the way of messages that are due, past a limit of the queue's length.
+    """
+    properties = _whole_properties(letter.message.properties)
+    properties.headers = replayed(properties.headers or {}, now)
+    return Publication(names.due, queue, properties, letter.message.body)
+
+
+def publication_of_letter(letter: DeadLetter, names: Names, body: bytes | None = None) -> Publication:
+    """
+    Return a copy of a dead letter for the queue that it is in, with the same evidence; with another `body` if one is given.
+
+    RabbitMQ's own evidence cannot be published again, so the reason and the time that it has recorded are written as ours.
+    """
+    properties = _whole_properties(letter.message.properties)
+    headers = properties.headers or {}
+    if letter.by_broker:
+        headers[h.DEAD_REASON] = letter.reason
+    if h.FAILED_AT not in headers and letter.failed_at is not None:
+        headers[h.FAILED_AT] = now_text(letter.failed_at.timestamp())
+    properties.headers = headers
+    key = work_queue_of(letter.queue, letter.message.routing_key)
+    is_parked = letter.queue == names.parked
+    return Publication(
+        names.parked if is_parked else names.dead, key, properties, letter.message.body if body is None else body
+    )
+
+
+def _whole_properties(old: Properties) -> Properties:
+    """Return the properties of a dead letter's copy, with all that the letter has kept."""
+    new = _copy_allowed_properties(old)
+    new.message_id, new.content_encoding = old.message_id, old.content_encoding
+    return new
 
 
 def user_headers(headers: Headers | None) -> Headers:

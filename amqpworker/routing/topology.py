@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError
 from amqpworker.model.headers import wait_header
@@ -27,6 +27,9 @@ UNIT = 0.125
 
 WORK_LIMIT = 200
 ENDLESS = 2_000_000_000
+BOUND = "x-max-length"
+MAX_LENGTH = 2_000_000_000
+"""The largest bound of a queue."""
 
 _OWN_SUFFIXES = (".dead", ".due")
 
@@ -59,29 +62,45 @@ class Binding:
 
 
 @dataclass(frozen=True, slots=True)
+class Unbinding:
+    """A binding of `queue` to the exchange `source` that must not exist: declaring removes it."""
+
+    source: str
+    queue: str
+    routing_key: str = ""
+
+
+Part: TypeAlias = Exchange | Queue | Binding | Unbinding
+
+
+@dataclass(frozen=True, slots=True)
 class Topology:
     """
-    What must exist, in the order to declare it.
+    What must exist, and which bindings must not, in the order to declare it.
 
-    Iterating yields exchanges, then queues, then bindings. An exchange follows its alternate exchange, and the binding for
-    new messages is the last, so what these messages need exists before they arrive.
+    Iterating yields exchanges, then queues, then bindings, then bindings to remove. An exchange follows its alternate exchange,
+    and the binding for new messages is the last, so what these messages need exists before they arrive. A binding is removed
+    once the one in its place exists, so no message is without a queue in between.
     """
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
     bindings: tuple[Binding, ...] = ()
+    unbindings: tuple[Unbinding, ...] = ()
 
     def __add__(self, other: Topology) -> Topology:
         return Topology(
             _distinct((*self.exchanges, *other.exchanges)),
             _distinct((*self.queues, *other.queues)),
             _distinct((*self.bindings, *other.bindings)),
+            _distinct((*self.unbindings, *other.unbindings)),
         )
 
-    def __iter__(self) -> Iterator[Exchange | Queue | Binding]:
+    def __iter__(self) -> Iterator[Part]:
         yield from self.exchanges
         yield from self.queues
         yield from self.bindings
+        yield from self.unbindings
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +164,20 @@ def dead_queue(name: str) -> str:
     return f"{name}.dead"
 
 
-def work_queue_of(name: str) -> str:
-    """Return the work queue of a queue for due messages; other names are returned as they are."""
-    return name.removesuffix(".due")
+def due_queue(name: str) -> str:
+    """Return the name of the queue beside this work queue, if it is bounded, for messages that were accepted before."""
+    return f"{name}.due"
+
+
+def dead_queue_of(name: str) -> str:
+    """Return the dead-letter queue of a work queue; a dead-letter or parking queue is returned as it is."""
+    return name if name.endswith((dead_queue(""), Names("").parked)) else dead_queue(name)
+
+
+def work_queue_of(queue: str, routing_key: str) -> str:
+    """Return the work queue of a message with this routing key that is in a dead-letter or parking queue."""
+    suffix = dead_queue("")
+    return queue.removesuffix(suffix) if queue.endswith(suffix) else routing_key
 
 
 def base(namespace: str) -> Topology:
@@ -183,8 +213,13 @@ def ladder(namespace: str) -> Topology:
     return _parking(names) + due + Topology(tuple(exchanges), tuple(queues), tuple(bindings))
 
 
-def work_queue(namespace: str, name: str) -> Topology:
-    """Return one work queue with its dead-letter queue; `base` has the exchanges."""
+def work_queue(namespace: str, name: str, max_length: int | None = None) -> Topology:
+    """
+    Return one work queue with its dead-letter queue; `base` has the exchanges.
+
+    With a bound, messages that were accepted before, which are due after a delay or retried, have a queue of their own beside
+    it. A full queue would refuse them, and they would stop the delays of all queues.
+    """
     names = Names(namespace)
     dead = dead_queue(name)
     arguments = {
@@ -192,13 +227,17 @@ def work_queue(namespace: str, name: str) -> Topology:
         "x-dead-letter-routing-key": name,
         "x-delivery-limit": WORK_LIMIT,
     }
+    dead_letters, new_work = Binding(names.dead, dead, name), Binding(names.tasks, name, name)
+    if max_length is None:
+        return Topology(
+            queues=(Queue(dead, _keeping()), Queue(name, arguments)),
+            bindings=(dead_letters, Binding(names.due, name, name), new_work),
+        )
+    due = due_queue(name)
     return Topology(
-        queues=(Queue(dead, _keeping()), Queue(name, arguments)),
-        bindings=(
-            Binding(names.dead, dead, name),
-            Binding(names.due, name, name),
-            Binding(names.tasks, name, name),
-        ),
+        queues=(Queue(dead, _keeping()), Queue(due, arguments), Queue(name, {**arguments, BOUND: max_length})),
+        bindings=(dead_letters, Binding(names.due, due, name), new_work),
+        unbindings=(Unbinding(names.due, name, name),),
     )
 
 
@@ -260,6 +299,12 @@ def check_queue_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:
     names = Names(namespace)
     if name in names.all() or name.startswith(names.schedule_queue("")):
         raise ConfigError(f"Queue name {name!r} is reserved for amqpworker: choose another.")
+
+
+def check_max_length(max_length: object) -> None:
+    """Check the bound of a work queue; raises ConfigError if it is not a number of messages."""
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or not 1 <= max_length <= MAX_LENGTH:
+        raise ConfigError(f"max_length={max_length!r:.60}: the bound of a queue is an int from 1 to {MAX_LENGTH}.")
 
 
 def check_scheduler_name(name: str, namespace: str = DEFAULT_NAMESPACE) -> None:

@@ -7,9 +7,10 @@ base64, and validation of a list ends at its first wrong item (a hostile body mu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple, cast
 
@@ -54,18 +55,22 @@ if "fail_fast" in core_schema.DictSchema.__annotations__:
 BY_VALUE_ONLY = Enum._missing_.__func__  # type: ignore[attr-defined]
 
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
 @dataclass(frozen=True, slots=True)
 class ValueSchema:
     """
     The schema of some hints, and what pydantic does not see for itself.
 
     `verify` if a value may arrive as another, not be read at all, or be NaN: only reading what was written shows it.
-    `names` are the names of fields, which an error may show.
+    `names` are the names of fields, which an error may show, `aliases` older names of keys, each with its present one.
     """
 
     schema: CoreSchema
     verify: bool
     names: frozenset[str]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 class Found(NamedTuple):
@@ -84,8 +89,15 @@ class Found(NamedTuple):
 
 def schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -> ValueSchema:
     """Return the schema of an object with these keys, some of them `optional`; raises ConfigError if JSON cannot carry one."""
-    schema, _, _ = _checked(hints, optional, task)
-    return _value_schema(schema, hints)
+    schema, fields, _ = _checked(hints, optional, task)
+    older: dict[str, str] = {}
+    for name, key in fields.items():
+        for alias in _choices(key)[1:]:
+            if alias in fields or older.setdefault(alias, name) != name:
+                raise ConfigError(
+                    f"{named(task, name)} has the older name {alias!r}, which another parameter has, too."
+                )
+    return replace(_value_schema(schema, {**hints, **older}), aliases=older)
 
 
 def schema_of_value(hint: Any, what: str, task: str) -> ValueSchema:
@@ -110,23 +122,48 @@ def _checked(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) ->
         raise ConfigError(f"Task {task!r} has hints that pydantic cannot use together: {error}") from error
     definitions = _definitions(schema)
     fields = (schema["schema"] if definitions else schema)["fields"]
-    for name, field in fields.items():
+    for name, key in fields.items():
         what = named(task, name)
-        if field.keys() & {"validation_alias", "serialization_alias", "serialization_exclude"}:
-            raise ConfigError(f"{what} has an alias or an exclusion: a message has each parameter under its own name.")
+        if key.keys() & {"serialization_alias", "serialization_exclude"} or _choices(key)[:1] not in ([], [name]):
+            raise ConfigError(
+                f"{what} has an alias or an exclusion: a message has each parameter under its own name. Older names of a "
+                f"parameter are named after it: validation_alias=AliasChoices({name!r}, 'older_name')."
+            )
         trial = Trial(definitions, CORE_CONFIG)
-        for node in _walk(field, definitions):
+        for node in _walk(key, definitions):
             if problem := _problem(node, trial):
                 raise ConfigError(f"{what}{problem}.")
     return schema, fields, definitions
 
 
+def _choices(key: Any) -> list[Any]:
+    """Return the names by which a key is read, if it has aliases; what is not just a name is returned as None."""
+    alias = key.get("validation_alias", [])
+    paths = [[alias]] if isinstance(alias, str) else alias
+    choices = [path[0] if isinstance(path, list) and len(path) == 1 else None for path in paths]
+    return [None] if None in choices else choices
+
+
+def json_schema_of(name: str, hint: Any) -> dict[str, Any]:
+    """Return the JSON schema of a parameter or of a result; one that only names its hint, if pydantic has none for it."""
+    try:
+        schema = TypeAdapter(_holder({name: hint}, frozenset())).json_schema()
+        found: dict[str, Any] = schema["properties"][name]
+    except Exception:  # noqa: BLE001 - as a validator or a class of the user's may raise anything
+        return {"hint": _ADDRESS.sub("", repr(hint))}
+    return found | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
+
+
 def _generate(hints: Mapping[str, Any], optional: AbstractSet[str]) -> CoreSchema:
+    return TypeAdapter(_holder(hints, optional)).core_schema
+
+
+def _holder(hints: Mapping[str, Any], optional: AbstractSet[str]) -> Any:
     make: Any = typing_extensions.TypedDict
     keys: Any = typing_extensions.NotRequired
     holder = make("Arguments", {name: keys[hint] if name in optional else hint for name, hint in hints.items()})
     holder.__pydantic_config__ = CONFIG
-    return TypeAdapter(holder).core_schema
+    return holder
 
 
 def _why(hint: Any, error: Exception) -> str:

@@ -69,7 +69,7 @@ class NotJson(ValueError):
 class ValueSerializer:
     """Writes and reads the values of one schema."""
 
-    __slots__ = ("_check", "_read", "_verify", "_write", "names")
+    __slots__ = ("_check", "_read", "_verify", "_write", "aliases", "names")
 
     def __init__(self, schema: ValueSchema) -> None:
         validator = SchemaValidator(_with_checked_ints(schema.schema), CORE_CONFIG)
@@ -78,6 +78,7 @@ class ValueSerializer:
         self._read = validator.validate_json
         self._write = serializer.to_json
         self._verify = schema.verify
+        self.aliases = schema.aliases
         self.names = schema.names
         """The names of fields, which an error may show; anything else in its path may be a secret."""
 
@@ -164,6 +165,14 @@ def not_json(error: Exception, body: bytes) -> str | None:
         if not details["loc"] and details["type"] == "dict_type":
             return "The body is not a JSON object"
     return NOT_FINITE if _has_non_finite(body) else None
+
+
+def has_unknown_keys(error: Exception) -> bool:
+    """Return whether what was read has a key that its type does not have, as newer code may write it."""
+    if not isinstance(error, ValidationError) or error.error_count() > MANY_ERRORS:
+        return False
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return any(details["type"] in UNKNOWN_KEYS for details in found)
 
 
 def explain(error: Exception, names: AbstractSet[str], value_name: str | None = None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
@@ -18,11 +19,15 @@ from pydantic_core import from_json
 from amqpworker.errors import InvalidArguments, InvalidResult, TimeLimitExceeded
 from amqpworker.signature.parameters import RETURN, Parameters, read_parameters
 from amqpworker.signature.schema import schema_of, schema_of_value
-from amqpworker.signature.serializer import LARGE, ValueSerializer, explain, not_json
+from amqpworker.signature.serializer import LARGE, ValueSerializer, explain, has_unknown_keys, not_json
 
 
 class MalformedBody(InvalidArguments):
     """A message's body is not a JSON object, or one of its numbers is NaN or infinite."""
+
+
+class UnknownParameter(InvalidArguments):
+    """A message has a parameter, or a field inside one, that the task does not have: newer code may have sent it."""
 
 
 class Call(NamedTuple):
@@ -60,6 +65,21 @@ class Signature:
         """The type hint of each parameter."""
         return self._parameters.hints
 
+    @property
+    def optional(self) -> AbstractSet[str]:
+        """The parameters that a message may leave out."""
+        return self._parameters.optional
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The older names of parameters, each with its present one."""
+        return self._arguments.aliases
+
+    @property
+    def returns(self) -> Any:
+        """The type hint of what the task returns."""
+        return self._parameters.returns
+
     def encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """
         Return the body of a message that makes this call: a key for each parameter that was given.
@@ -81,7 +101,11 @@ class Signature:
             raise InvalidArguments(f"Task {self.name!r}: {self._explain_arguments(error, values)}.") from None
 
     def decode(self, body: bytes) -> Call:
-        """Return the call that is in a message's body; raises InvalidArguments, MalformedBody if it is not an object."""
+        """
+        Return the call that is in a message's body.
+
+        Raises InvalidArguments: MalformedBody if it is not an object, UnknownParameter if it has more than the task knows.
+        """
         try:
             if len(body) > LARGE:
                 self._refuse_unknown_keys(body)
@@ -151,15 +175,17 @@ class Signature:
             found = from_json(body)
         except ValueError:
             return  # reading it raises the error that fits
-        unknown = found.keys() - self._parameters.hints.keys() if isinstance(found, dict) else ()
+        known = self._parameters.hints.keys() | self._arguments.aliases.keys()
+        unknown = found.keys() - known if isinstance(found, dict) else ()
         if unknown:
-            raise self._invalid(f"there is no parameter {next(iter(unknown))[:60]!r}")
+            raise UnknownParameter(f"Task {self.name!r}: there is no parameter {next(iter(unknown))[:60]!r}.")
 
     def _refuse(self, error: Exception, body: bytes) -> NoReturn:
         malformed = not_json(error, body)
         if malformed is not None:
             raise MalformedBody(f"Task {self.name!r}: {malformed}.") from None
-        raise self._invalid(explain(error, self._arguments.names)) from None
+        kind = UnknownParameter if has_unknown_keys(error) else InvalidArguments
+        raise kind(f"Task {self.name!r}: {explain(error, self._arguments.names)}.") from None
 
     def _explain_arguments(self, error: Exception, values: dict[str, Any]) -> str:
         """Find the parameter that an error came from, which only pydantic's own errors name."""

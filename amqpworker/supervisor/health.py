@@ -52,6 +52,7 @@ def respond_to(path: str, state: SupervisorStatus | None, now: float) -> tuple[i
         "paused": state.paused,
         "consuming": state.consuming,
         "running": state.running,
+        "unknown": state.unknown,
         **asdict(state),
     }
 

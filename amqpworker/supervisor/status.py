@@ -7,7 +7,7 @@ Decides the numbers and the texts; nothing here queries the system.
 from __future__ import annotations
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -42,8 +42,9 @@ class Observation:
     """
     What the last check of a process has found.
 
-    `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes, `paused` which of its
-    queues and tasks are paused. `scheduler` is None if it runs tasks.
+    `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes. `scheduler` is None if it
+    runs tasks. `unknown` is how many messages wait of which tasks that it does not know, `paused` are its queues and tasks that
+    are paused.
     """
 
     pid: int
@@ -52,6 +53,7 @@ class Observation:
     stalled: str = ""
     waits: str = ""
     scheduler: SchedulerView | None = None
+    unknown: dict[str, int] = field(default_factory=dict)
     paused: tuple[str, ...] = ()
 
 
@@ -71,8 +73,8 @@ class ProcessView:
 
     `isolated` is how many isolated processes it uses, `waiting_suspects` how many messages wait for one, `unconfirmed` how many
     retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it consumes from all
-    its queues, and why. `scheduler` is None if it runs tasks. `paused` are its queues and tasks that are paused, such as
-    `queue emails`: it is ready all the same.
+    its queues, and why. `scheduler` is None if it runs tasks. `unknown` is how many messages wait of which tasks that it does
+    not know. `paused` are its queues and tasks that are paused, such as `queue emails`: it is ready all the same.
     """
 
     pool: str
@@ -91,6 +93,7 @@ class ProcessView:
     unconfirmed: int
     waits: str = ""
     scheduler: SchedulerView | None = None
+    unknown: dict[str, int] = field(default_factory=dict)
     paused: tuple[str, ...] = ()
 
 
@@ -128,6 +131,14 @@ class SupervisorStatus:
     def running(self) -> int:
         """How many tasks run."""
         return sum(len(process.running) for process in self.processes)
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """How many messages wait of which tasks that these processes do not know."""
+        found: Counter[str] = Counter()
+        for process in self.processes:
+            found.update(process.unknown)
+        return dict(found.most_common())
 
     @property
     def paused(self) -> list[str]:
@@ -194,6 +205,7 @@ def _view_of(process: FleetProcess, observation: Observation, started: float, no
         waits=observation.waits,
         paused=observation.paused,
         scheduler=observation.scheduler,
+        unknown=observation.unknown,
     )
 
 
@@ -205,6 +217,8 @@ def status_line(state: SupervisorStatus) -> str:
         parts += [f"{state.running} running", f"{_rounded(state.counts.done)} done"]
     if state.counts.dead:
         parts.append(f"{_rounded(state.counts.dead)} dead")
+    if waiting_for_code := sum(state.unknown.values()):
+        parts.append(f"{_rounded(waiting_for_code)} of unknown tasks waiting")
     parts += _scheduler_parts([process.scheduler for process in schedulers if process.consuming and process.scheduler])
     if paused := state.paused:
         parts.append(_paused_part(paused))

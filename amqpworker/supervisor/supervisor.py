@@ -195,6 +195,8 @@ class Supervisor:
             case "paused":
                 self._workers[serial].paused = report.keys
                 self._monitor.check_soon()
+            case "unknown_tasks":
+                self._workers[serial].unknown = report.waiting
             case "leading":
                 self._workers[serial].leading = report
             case "ready":

@@ -22,8 +22,11 @@ from amqpworker.log.logger import get_logger
 from amqpworker.results.store import ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
+from amqpworker.worker.cancelled_runs import CancelledRuns
+from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
+from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
@@ -86,29 +89,29 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
     store = _checked_store(app)
-    counters = OutcomeCounters()
+    counters, cancels = OutcomeCounters(), Cancels()
     settler = _settler(app, options, store, counters, wake)
-    limits = Limits(lambda _: stop_request.wake())
+    limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
     subscriptions = _subscriptions(app, options)
     pauses = Pauses(app.tasks, subscriptions, lambda paused: consumer.pause(paused), reporter)  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[pauses.gate])
-    runners: RunnerThreads = RunnerThreads(Pipeline(executor, settler, isolation), _concurrency(options), recorder)
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate, pauses.gate])
+    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
+    runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = _consumer(app, options, subscriptions, receiver)
     _record_beats(recorder, consumer, app.producer.publisher, runners)
 
-    # The services, and what they need; a new stream is added to those that are followed.
+    # The services, and what they need.
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
-    streams = Streams(app, options.app, [pauses.stream(app.plan)], pauses.on_ready)
+    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation))
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks = _hooks(app, settler, runners)
-    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
-    settler.listeners.add(tuner.on_settled)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request, settler)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -131,8 +134,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, streams, pauses, watch, sharing, tuner),
+        services=(children, app_code, hooks, isolation, pauses, watch, sharing, tuner, unknown_tasks, streams),
     )
+
+
+def _streams(app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns) -> Streams:
+    # A new stream is added here.
+    followed = [pauses.stream(app.plan), cancelled_runs.stream(app.plan)]
+    return Streams(app, options.app, followed, pauses.on_ready)
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
@@ -166,7 +175,7 @@ def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Li
 
 
 def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
-    bits = bits_of(addresses(app.url), [one.queue for one in consumer.subscriptions])
+    bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
     return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
 
 
@@ -186,8 +195,9 @@ def _isolation(app: App, options: WorkerOptions, folder: str | None) -> Isolatio
     )
 
 
-def _concurrency(options: WorkerOptions) -> Concurrency:
-    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects)
+def _concurrency(app: App, options: WorkerOptions) -> Concurrency:
+    bounded = frozenset(one.queue for one in queue_assignments(app, options) if app.plan.due_queue(one.queue))
+    return Concurrency(options.shared_threads, options.async_tasks, options.own_threads, options.suspects, bounded)
 
 
 def _checked_store(app: App) -> ResultStore | None:
@@ -206,7 +216,13 @@ def _subscriptions(app: App, options: WorkerOptions) -> list[Subscription]:
     for one in served:
         if one.idles:
             log.warning("prefetch_below_threads", queue=one.queue, prefetch=one.prefetch, threads=one.threads)
-    return [Subscription(one.queue, one.first_prefetch, app.plan.worker_requirements(one.queue)) for one in served]
+    found = []
+    for one in served:
+        required, due = app.plan.worker_requirements(one.queue), app.plan.due_queue(one.queue)
+        if due is not None:
+            found.append(Subscription(due, one.first_prefetch, required, beside=one.queue))
+        found.append(Subscription(one.queue, one.first_prefetch, required))
+    return found
 
 
 def _prefetch_tuner(
@@ -215,14 +231,20 @@ def _prefetch_tuner(
     runners: RunnerThreads,
     consumer: Consumer,
     stop_request: StopRequest,
+    settler: Settler,
 ) -> PrefetchTuner:
     coroutines = options.async_tasks if runners.has_coroutines else 0
     served = queue_assignments(app, options)
     places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
-    return PrefetchTuner(places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake)
+    tuner = PrefetchTuner(
+        places_of, runners.running_now, runners.is_coroutine, consumer.set_prefetch, stop_request.wake
+    )
+    settler.listeners.add(tuner.on_settled)
+    return tuner
 
 
 def _warn(app: App) -> None:
+    """Log what the app's tasks and the environment have that is most likely a mistake."""
     warn_of_long_tasks(app)
     for name, meant in mistyped(os.environ).items():
         log.warning("unknown_variable", name=name, meant=meant, effect="it is not read")

@@ -8,6 +8,7 @@ returns it inside the task.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,8 @@ class Run:
     attempt: int
     started: float
     first_run: float
+    _is_cancelled: Callable[[Delivery], bool] | None = None
+    """Returns whether the message of a run is cancelled; None if that is never known here."""
     deadline: float | None = field(default=None, init=False)
     """When its time limit is over, by the monotonic clock; None if it has no limit."""
     returned: Any = field(init=False)
@@ -60,6 +63,16 @@ class Run:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @property
+    def cancelled(self) -> bool:
+        """
+        Whether the message was cancelled meanwhile; it becomes true within a second.
+
+        A task that can stop early checks it from time to time, then returns or raises `TaskCancelled`.
+        """
+        asks = self._is_cancelled
+        return asks is not None and asks(self.delivery)
+
+    @property
     def headers(self) -> Headers:
         """The headers that the sender gave, as a copy."""
         return user_headers(self.delivery.properties.headers)
@@ -84,7 +97,7 @@ def current() -> Run:
     """
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
-    If a schedule sent its message, it also has the name of the `schedule`, and the time that it was due, `nominal`.
+    `cancelled` is whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the time that it was due, `nominal`.
 
     Raises:
         NoCurrentTask: this code does not run inside a task.

@@ -39,7 +39,7 @@ class OutcomeCounters:
         number = self._number
         return Counts(
             done=number[Done] + number[Discarded] + number[Cancelled],
-            retried=number[Retry] + number[Snooze] + number[Postpone] + number[Deferred],
+            retried=number[Retry] + number[Snooze] + number[Postpone],
             dead=number[Dead],
-            requeued=number[Requeue] + number[Republish],
+            requeued=number[Requeue] + number[Republish] + number[Deferred],
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, assert_never
@@ -34,11 +33,13 @@ from amqpworker.model.outcome import (
 )
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import Acceptance, Pipeline
+from amqpworker.worker.work_queue import WorkQueue, drop_requeued
 
 log = get_logger(__name__)
 
 SETTLING_THREADS = 4
 CANCEL_SECONDS = 0.5
+INTERRUPT_AGAIN = 5.0
 BEAT_SECONDS = 1.0
 
 
@@ -47,9 +48,12 @@ class EventLoopRunner:
     Runs `async def` tasks, as many at once as there are `slots`; the loop and its thread exist from `start` on.
 
     `running`, shared with the runner threads, has what was claimed and is not settled yet, here by the id of the delivery.
+    `waiting` is empty, and decides the order of what waits for a slot.
     """
 
-    def __init__(self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery], waiting: WorkQueue
+    ) -> None:
         self._pipeline = pipeline
         self._running = running
         self._free = len(slots)
@@ -57,10 +61,10 @@ class EventLoopRunner:
         self.beat: Callable[[], None] = lambda: None
         """Called once per second by the event loop's thread, while it has one."""
         self._lock = threading.Lock()
-        self._waiting: deque[Delivery] = deque()
+        self._waiting = waiting
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._acceptance = Acceptance()
         self._stopping = False
         # Storing a result may take a while, and would block the event loop; runner threads may be busy for long.
@@ -77,7 +81,7 @@ class EventLoopRunner:
         """Run a delivery of an `async def` task as soon as a slot is free; from any thread."""
         with self._lock:
             if not self._free:
-                self._waiting.append(delivery)
+                self._waiting.put(delivery)
                 return
             self._free -= 1
             loop = self._started_loop()
@@ -119,7 +123,14 @@ class EventLoopRunner:
     def drop_requeued(self) -> None:
         """Drop the waiting deliveries that were requeued."""
         with self._lock:
-            self._waiting = deque(one for one in self._waiting if one.channel.is_unclaimed(one))
+            drop_requeued(self._waiting)
+
+    def interrupt(self, delivery: Delivery) -> None:
+        """Cancel the coroutine of a delivery, and again every few seconds until it has ended; from any thread."""
+        loop = self._loop
+        if loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed: the worker stops
+                loop.call_soon_threadsafe(self._interrupt, loop, delivery)
 
     def abandon(self) -> None:
         """Cancel what still runs: its messages are redelivered, whatever the coroutines do after that. The loop continues."""
@@ -172,13 +183,18 @@ class EventLoopRunner:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CANCEL_SECONDS)
 
+    def _interrupt(self, loop: asyncio.AbstractEventLoop, delivery: Delivery) -> None:
+        for task in [task for task, its in self._tasks.items() if its is delivery]:
+            task.cancel()
+            loop.call_later(INTERRUPT_AGAIN, self._interrupt, loop, delivery)
+
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.get_running_loop().create_task(self._execute(delivery))
-        self._tasks.add(task)
+        self._tasks[task] = delivery
         task.add_done_callback(lambda task: self._on_done(task, delivery))
 
     def _on_done(self, task: asyncio.Task[None], delivery: Delivery) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         # `_execute` raises nothing: a task that cancels all that it finds has cancelled it before its first step.
         if task.cancelled() and self._acceptance.results:
             if delivery.channel.is_unclaimed(delivery):
@@ -214,10 +230,10 @@ class EventLoopRunner:
             self._running.pop(id(delivery), None)
 
     def _start_next(self) -> None:
-        """Start the delivery that has waited longest, or free the slot."""
+        """Start the delivery that is next, or free the slot."""
         with self._lock:
-            if not self._waiting:
+            following = None if self._waiting.empty() else self._waiting.get_nowait()
+            if following is None:
                 self._free += 1
                 return
-            following = self._waiting.popleft()
         self._start(following)

@@ -14,25 +14,38 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from amqpworker.errors import InvalidArguments
+from amqpworker.errors import InvalidArguments, TaskCancelled
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import ATTEMPT, EXPIRES, FIRST_RUN, UnusableHeader, now_text, read_headers, time_text
+from amqpworker.model.headers import (
+    ATTEMPT,
+    EXPIRES,
+    FIRST_RUN,
+    VERSION,
+    UnusableHeader,
+    now_text,
+    read_headers,
+    time_text,
+    version_of,
+)
 from amqpworker.model.message import JSON, Delivery, Properties, new_id
 from amqpworker.model.outcome import Discarded, Done, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
+from amqpworker.signature.versions import upgraded
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
 from amqpworker.worker.late_calls import LateCalls
 from amqpworker.worker.limits.cancellation import await_within
-from amqpworker.worker.limits.limits import Limits, RunAbandoned
+from amqpworker.worker.limits.interruption import is_inside
+from amqpworker.worker.limits.limits import CancelledRun, Limits, RunAbandoned
 from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
+    from amqpworker.worker.cancels import StoredCancels
     from amqpworker.worker.isolation.isolation import Isolation
     from amqpworker.worker.settle import Settler
 
@@ -71,8 +84,15 @@ class Acceptance:
 class Pipeline:
     """Takes deliveries from their claim until they are settled; safe to use from many threads."""
 
-    def __init__(self, executor: TaskExecutor, settler: Settler, isolation: Isolation) -> None:
+    def __init__(
+        self,
+        executor: TaskExecutor,
+        settler: Settler,
+        isolation: Isolation,
+        stored_cancels: StoredCancels | None = None,
+    ) -> None:
         self.executor = executor
+        self._stored_cancels = stored_cancels
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
@@ -87,9 +107,13 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
-                call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
-                outcome = call(run)
+                refused = None if self._stored_cancels is None else self._stored_cancels.check(run)
+                if refused is not None:
+                    outcome = refused
+                else:
+                    slot.mark_running(key_of(delivery), run)
+                    call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
+                    outcome = call(run)
             else:
                 outcome = admitted
         except RunAbandoned:
@@ -116,8 +140,12 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                slot.mark_running(key_of(delivery), run)
-                outcome = await self.executor.call_async(run)
+                refused = None if self._stored_cancels is None else await self._stored_cancels.check_async(run)
+                if refused is not None:
+                    outcome = refused
+                else:
+                    slot.mark_running(key_of(delivery), run)
+                    outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
         except RunAbandoned:
@@ -130,6 +158,11 @@ class Pipeline:
         if acceptance.failures or acceptance.accepts(outcome):
             settle(delivery, outcome, run)
         return True
+
+    def close(self) -> None:
+        """End the threads that it has."""
+        if self._stored_cancels is not None:
+            self._stored_cancels.close()
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
@@ -210,10 +243,13 @@ class TaskExecutor:
                 return outcome
         registered = self._tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._tasks)
+            return outcomes.unknown_task(delivery, self._tasks, now)
+        if VERSION in known and known[VERSION] > registered.version:
+            return outcomes.newer_version(delivery, known[VERSION], registered.version, now)
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
-        return Run(registered, delivery, properties.message_id or new_id(), attempt, now, first_run)
+        task_id = properties.message_id or new_id()
+        return Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
@@ -236,28 +272,48 @@ class TaskExecutor:
         Raises RunAbandoned if it exceeded its hard limit, and its message has been settled.
         """
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
+        value, failure = None, None
         try:
-            if run.registered.time_limit is UNLIMITED:
-                value = self._invoke(run, call)
-            else:
-                value = self._call_within_limits(run, call)
-        except RunAbandoned:
-            raise
-        except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
-            return outcomes.from_exception(run, error, self._now)
-        if self._keeps_returned:
-            run.returned = value
-        return outcomes.from_result(run, value, self._wants_result(run), self._now)
+            try:
+                if run.registered.time_limit is UNLIMITED:
+                    value = self._invoke(run, call)
+                else:
+                    value = self._call_within_limits(run, call)
+            except RunAbandoned:
+                raise
+            except BaseException as error:  # noqa: BLE001 - whatever a task raises is an outcome, SystemExit too
+                failure = error
+            if self._limits.interruptions:
+                self._limits.end_interruptions()
+        except TaskCancelled as late:  # at the very end; the next one is due in a few seconds at the earliest
+            failure = late
+            self._limits.end_interruptions()
+        if failure is None:
+            if self._keeps_returned:
+                run.returned = value
+            return outcomes.from_result(run, value, self._wants_result(run), self._now)
+        try:
+            return outcomes.from_exception(run, failure, self._now)
+        finally:
+            failure = None  # its traceback refers to this frame
+
+    def interrupt(self, delivery: Delivery, thread: int, is_over: Callable[[], bool]) -> None:
+        """Raise TaskCancelled in the run of a delivery in a thread, from another one; `is_over` returns whether it is settled."""
+        self._limits.interrupt(CancelledRun(delivery, thread, is_over, partial(is_inside, thread, INVOKE)))
 
     async def call_async(self, run: Run) -> Outcome:
         """As `call`, for a coroutine function, in this event loop."""
         try:
-            call = run.registered.signature.decode(run.delivery.body)
+            call = run.registered.signature.decode(
+                run.delivery.body if run.registered.upgrade is None else _upgraded(run)
+            )
         except InvalidArguments as error:
-            return outcomes.malformed(str(error), type(error).__name__)
+            return outcomes.not_decoded(run.delivery, error, self._now())
         try:
             if run.registered.time_limit is UNLIMITED:
                 value = await self._invoke_async(run, call)
@@ -320,6 +376,18 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
     first_run = known.get(FIRST_RUN)
     attempt = min(known.get(ATTEMPT, 1), MAX_ATTEMPTS)
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
+
+
+INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
+
+
+def _upgraded(run: Run) -> bytes:
+    """Return the body of a message as its task has it now; raises InvalidArguments if the upgrade fails."""
+    registered, body = run.registered, run.delivery.body
+    version = version_of(run.delivery.properties.headers)
+    if registered.upgrade is None or version >= registered.version:
+        return body
+    return upgraded(registered.name, registered.upgrade, version, body)
 
 
 def _in_event_loop(registered: Task[Any, Any]) -> bool:

@@ -130,6 +130,7 @@ class WorkerProcess:
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         for service in self.services:
             service.start()
+        # It subscribes once the streams are read.
         self.consumer.keeper.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.keeper.stop(CLOSE_TIMEOUT)
@@ -171,6 +172,7 @@ class WorkerProcess:
     def _stop_after_hard_limit(self) -> int:
         """End this process, since nothing else ends a task beyond its hard limit."""
         run = self.limits.overdue[0].run
+        assert run is not None
         reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason=reason))
@@ -223,11 +225,13 @@ class WorkerProcess:
 
     def _claim_overdue(self) -> list[tuple[Run, Outcome]]:
         """Claim the runs beyond their hard limit, and return their outcomes; called before anything of them is cancelled."""
-        claimed = [deadline for deadline in list(self.limits.overdue) if self.limits.claim(deadline)]
-        return [
-            (one.run, outcomes.from_hard_limit(one.run, stack_of(one.thread), self._time_to_end(one.run)))
-            for one in claimed
-        ]
+        claimed = []
+        for deadline in list(self.limits.overdue):
+            run = deadline.run
+            if run is not None and self.limits.claim(deadline):
+                late = outcomes.from_hard_limit(run, stack_of(deadline.thread), self._time_to_end(run))
+                claimed.append((run, late))
+        return claimed
 
     def _time_to_end(self, run: Run) -> float:
         """Return how long this process may still exist, in seconds, once the message of a run is settled."""

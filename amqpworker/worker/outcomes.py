@@ -6,6 +6,7 @@ Before the task runs, by what it returns or raises, by the end of its process, a
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
 import time
@@ -14,12 +15,20 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from amqpworker.errors import InvalidArguments, InvalidResult, Reject, RetryLater, TimeLimitExceeded
+from amqpworker.errors import (
+    InvalidArguments,
+    InvalidResult,
+    Reject,
+    RetryLater,
+    TaskCancelled,
+    TimeLimitExceeded,
+)
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
-from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, count_of
+from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, UNKNOWN_SINCE, count_of, time_of
 from amqpworker.model.message import JSON, Delivery, Properties
 from amqpworker.model.outcome import (
+    Cancelled,
     Dead,
     Deferred,
     Discarded,
@@ -33,7 +42,9 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
+from amqpworker.policies.unknown_wait import next_wait
 from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
+from amqpworker.signature.signature import UnknownParameter
 from amqpworker.text import truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.isolated_process import Crash
@@ -55,6 +66,11 @@ HARD_LIMIT_DELAY = 1.0
 NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
 # A message of a paused task waits this long in the delay ladder, each time: a power of two units, which is one level.
 PAUSE_STEP = 64.0
+CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
+_CANCELLED_ERROR = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
+INTERRUPTED = Cancelled(Failure(_CANCELLED_ERROR, str(TaskCancelled())))
+# The result store, which knows what is cancelled, cannot be read.
+NOT_CHECKED = Deferred(4.0, "the result store cannot be read, so it is not known whether the message is cancelled")
 FIRST_CRASH_DELAY = 1.0
 MAX_CRASH_DELAY = 60.0
 MAX_CRASHES = 1000
@@ -78,12 +94,42 @@ def malformed(text: str, error_type: str = "") -> Dead:
     return Dead("malformed", _failure(error_type, text))
 
 
-def unknown_task(properties: Properties, known: Iterable[str]) -> Dead:
+def unknown_task(delivery: Delivery, known: Iterable[str], now: float) -> Dead | Deferred:
     """Return the outcome of a message whose task is not one of the `known` ones."""
-    if not properties.type:
+    name = delivery.properties.type
+    if not name:
         return malformed("the message has no `type`: it is the name of the task to run")
-    text = f"no task {properties.type!r} is registered in this worker: {advice(properties.type, known)}"
-    return Dead("unknown-task", _failure("", text))
+    text = f"no task {name!r} is registered in this worker: {advice(name, known)}"
+    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+
+
+def newer_version(delivery: Delivery, version: int, known: int, now: float) -> Dead | Deferred:
+    """Return the outcome of a message whose arguments have a newer version than the worker's task."""
+    text = (
+        f"its arguments have version {version} of task {delivery.properties.type!r}, this worker knows version {known}"
+    )
+    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+
+
+def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead | Deferred:
+    """Return the outcome of a message whose arguments do not fit its task."""
+    if isinstance(error, UnknownParameter):
+        return _while_deployed(delivery, malformed(str(error), InvalidArguments.__name__), now)
+    if error.__cause__ is not None:  # an upgrade has failed
+        found = failure_of(error.__cause__)
+        return Dead("malformed", _failure(found.error_type, f"{error} {found.text}", found.traceback))
+    return malformed(str(error), type(error).__name__)
+
+
+def _while_deployed(delivery: Delivery, dead: Dead, now: float) -> Dead | Deferred:
+    """
+    Return the outcome of a message from newer code than the worker's: it waits for a worker that has it, or is `dead`.
+
+    A call is answered at once, since its caller waits.
+    """
+    properties = delivery.properties
+    wait = None if properties.reply_to else next_wait(time_of((properties.headers or {}).get(UNKNOWN_SINCE)), now)
+    return dead if wait is None else Deferred(wait.delay, dead.failure.text, wait.since)
 
 
 def from_times(headers: Mapping[str, int], properties: Properties, now: float) -> Outcome | None:
@@ -122,7 +168,7 @@ def from_result(run: Run, value: Any, wanted: bool, now: Callable[[], float] = t
         except ResultRefused as error:
             return Dead("failed", failure_of(error))
         if delay is not None:
-            return Retry(delay, Failure("", "the retry policy asked for another result"))
+            return unless_cancelled(run, Retry(delay, Failure("", "the retry policy asked for another result")))
     if not wanted:
         return DONE
     try:
@@ -132,7 +178,10 @@ def from_result(run: Run, value: Any, wanted: bool, now: Callable[[], float] = t
 
 
 def from_exception(run: Run, error: BaseException, now: Callable[[], float] = time.time) -> Outcome:
-    """Return the outcome of a task that raised an exception."""
+    """Return the outcome of a task that raised an exception; if its message is cancelled, it has no other run and no letter."""
+    if isinstance(error, TaskCancelled) or run.cancelled:
+        # A coroutine is ended by CancelledError.
+        return INTERRUPTED if isinstance(error, asyncio.CancelledError) else Cancelled(failure_of(error))
     policy = run.registered.policy
     match error:
         case Reject():
@@ -157,6 +206,13 @@ def with_returned(outcome: Outcome, run: Run) -> Outcome:
     return outcome
 
 
+def unless_cancelled(run: Run, outcome: Outcome) -> Outcome:
+    """Return the outcome of a failed run, which is another if its message is cancelled: that never runs again."""
+    if isinstance(outcome, Retry | Snooze | Dead) and run.cancelled:
+        return Cancelled(outcome.failure)
+    return outcome
+
+
 def from_hard_limit(run: Run, stack: str, least: float = HARD_LIMIT_DELAY) -> Outcome:
     """
     Return the outcome of a task that exceeded its hard limit and is abandoned; `stack` shows where it is.
@@ -166,7 +222,8 @@ def from_hard_limit(run: Run, stack: str, least: float = HARD_LIMIT_DELAY) -> Ou
     text = f"the task has run for longer than {run.registered.time_limit.longest}"
     failure = _failure(TimeLimitExceeded.__name__, text, stack)
     delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run, time.time))
-    return Dead("timeout", failure) if delay is None else Retry(max(delay, least), failure)
+    late = Dead("timeout", failure) if delay is None else Retry(max(delay, least), failure)
+    return unless_cancelled(run, late)
 
 
 def internal_error(delivery: Delivery, error: BaseException) -> Dead:

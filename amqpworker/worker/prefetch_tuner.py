@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Deferred
 from amqpworker.worker.prefetch_size import WAITING_SECONDS, Places, Work, fitting_prefetch
 from amqpworker.worker.service import Service
 
@@ -51,10 +52,12 @@ class PrefetchTuner(Service):
     # ---- in the consumer's I/O thread -------------------------------------------------------------------------------
 
     def on_settled(self, events: Sequence[Settled]) -> None:
-        """Measure some runs: a listener of the settler."""
+        """Measure some runs: a listener of the settler. A deferred message, which takes as much of the prefetch, is a short one."""
         if self._to_measure > 0:
             runs = [
-                (one.delivery, one.at - one.run.started) for one in events[: self._to_measure] if one.run is not None
+                (one.delivery, 0.0 if one.run is None else one.at - one.run.started)
+                for one in events[: self._to_measure]
+                if one.run is not None or isinstance(one.outcome, Deferred)
             ]
             self._samples.extend(runs)
             self._to_measure -= len(runs)

@@ -18,6 +18,7 @@ from amqpworker.broker.labels import process_name
 from amqpworker.errors import AmqpWorkerError, InvalidArguments
 from amqpworker.hooks import Listeners, Settled
 from amqpworker.log.logger import get_logger
+from amqpworker.model.cancel import REASON as CANCELLED
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
 from amqpworker.model.message import Delivery, Publication, new_id
@@ -42,6 +43,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
+from amqpworker.worker.deferrals import Deferrals
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
 
@@ -56,7 +58,6 @@ new_tuple = tuple.__new__
 REPLY_TIMEOUT = 5.0
 MAX_LOGGED = 200
 RESULT_REFUSED = "result-refused"
-CANCELLED = "cancelled"
 STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -82,6 +83,7 @@ class Settler:
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
         self.listeners = Listeners()
+        self.deferrals = Deferrals(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
         self._now = clock.now
@@ -113,9 +115,8 @@ class Settler:
                 self._retry(settled, outcome)
             case Postpone():
                 self._postpone(settled, outcome)
-            case Deferred(delay, reason, since):
-                log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=reason)
-                self._replace(settled, envelope.deferred(delivery, delay, settled.id or new_id(), self._names, since))
+            case Deferred():
+                self._defer(settled, outcome)
             case Dead():
                 self._dead_letter(settled, outcome)
             case Cancelled():
@@ -150,10 +151,11 @@ class Settler:
         else:
             self._ack(settled)
 
-    def _stored(self, settled: Settled, state: str, reply: bytes) -> bool:
+    def _stored(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> bool:
         """
         Store a result, and retry while the store is unavailable; return false if the worker stops or the channel is lost.
 
+        If it does not replace one, a result of this message that is stored already stays.
         Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
         If the store can never hold the result, a failure with the reason `result-refused` is stored in its place.
         """
@@ -162,9 +164,10 @@ class Settler:
         if self._results is None or task_id is None or not wanted:
             return True
         first_sent = _first_sent_of(delivery)
+        write = self._results.write if replaces else self._results.write_unless_there
         refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
-            error = self._results.write(task_id, state, settled.task or "", reply, first_sent)
+            error = write(task_id, state, settled.task or "", reply, first_sent)
             if error is None:
                 return True
             if isinstance(error, ResultNotStorable):
@@ -246,11 +249,19 @@ class Settler:
         )
         self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
 
+    def _defer(self, settled: Settled, outcome: Deferred) -> None:
+        delay, since = outcome.delay, outcome.unknown_since
+        log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
+        if since is not None:
+            self.deferrals.note(settled.task or "", settled.queue, delay, outcome.reason)
+        copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
+        self._replace(settled, copy)
+
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
         """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
         reply = encode_failed(CANCELLED, outcome.failure)
-        if not self._stored(settled, "failed", reply):
+        if not self._stored(settled, "failed", reply, replaces=False):
             self._requeue(settled)
         elif settled.delivery.properties.reply_to:
             self._reply(settled, reply)

@@ -6,13 +6,10 @@ Decides which thread runs what; `async def` tasks go to `event_loop`.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import TypeAlias
 
 from amqpworker.broker.consumer_channel import ConsumerChannel
 from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
@@ -22,8 +19,7 @@ from amqpworker.worker.event_loop import EventLoopRunner
 from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
 from amqpworker.worker.limits.ack_timeout_report import with_seconds
-
-WorkQueue: TypeAlias = "SimpleQueue[Delivery | None]"
+from amqpworker.worker.work_queue import WorkQueue, drop_requeued, make_work_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +28,14 @@ class Concurrency:
     How much runs at once: on `threads`, and in the event loop.
 
     A queue that is named in `own` has that many threads of its own: they serve only this queue, and no others serve it. At
-    most `suspects` threads run messages that may have crashed a process.
+    most `suspects` threads run messages that may have crashed a process. The queues in `bounded` have a bound.
     """
 
     threads: int
     async_tasks: int
     own: Mapping[str, int] = field(default_factory=dict)
     suspects: int = 1
+    bounded: frozenset[str] = frozenset()
 
 
 class RunnerThreads:
@@ -56,8 +53,9 @@ class RunnerThreads:
         self.is_coroutine = executor.is_coroutine
         self._acceptance = Acceptance()
         self.permits = Permits(concurrency.suspects)
-        self._shared: WorkQueue = SimpleQueue()
-        self._own: dict[str, WorkQueue] = {queue: SimpleQueue() for queue in concurrency.own}
+        bounded = concurrency.bounded
+        self._shared = make_work_queue(bounded.difference(concurrency.own))
+        self._own = {queue: make_work_queue(bounded.intersection({queue})) for queue in concurrency.own}
         own = [work for queue, work in self._own.items() for _ in range(concurrency.own[queue])]
         # For each thread, the queue that it takes deliveries from.
         self._work_queues = [self._shared] * concurrency.threads + own
@@ -72,7 +70,8 @@ class RunnerThreads:
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running)
+        waiting = make_work_queue(bounded)
+        self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running, waiting)
         # Each delivery is routed only if there is more than one work queue, or both kinds of tasks.
         self._to_thread: Callable[[Delivery], None] = self._to_work_queue if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if executor.has_coroutines else self._to_thread
@@ -112,6 +111,13 @@ class RunnerThreads:
             return False
         return any(one is work and number not in self.running for number, one in enumerate(self._work_queues, 1))
 
+    def interrupt(self, number: int, delivery: Delivery) -> None:
+        """End the run of a delivery that is in `running` by this number, since it is cancelled; from any thread."""
+        if number > len(self._threads):
+            self.event_loop.interrupt(delivery)
+        elif (thread := self._threads[number - 1].ident) is not None:
+            self._executor.interrupt(delivery, thread, lambda: self.running.get(number) is not delivery)
+
     @property
     def is_idle(self) -> bool:
         """Whether no task runs."""
@@ -132,6 +138,7 @@ class RunnerThreads:
         for work in self._work_queues:
             work.put(None)
         self.event_loop.stop()
+        self._pipeline.close()
 
     def _route(self, delivery: Delivery) -> None:
         """Put a delivery where its task can run: coroutines do not wait for a free thread."""
@@ -162,14 +169,3 @@ class RunnerThreads:
             self._pipeline.execute(delivery, slot, self._acceptance, isolated=True)
             if (following := self.permits.release()) is not None:
                 self._to_thread(following)
-
-
-def drop_requeued(work: WorkQueue) -> None:
-    """Drop the deliveries of a work queue that were requeued; for the thread that calls `put`."""
-    waiting: list[Delivery | None] = []
-    with contextlib.suppress(Empty):
-        while True:
-            waiting.append(work.get_nowait())
-    for delivery in waiting:
-        if delivery is None or delivery.channel.is_unclaimed(delivery):
-            work.put(delivery)

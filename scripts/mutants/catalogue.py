@@ -263,4 +263,34 @@ MUTANTS = (
         ("tests/unit/schedules/test_tick.py",),
         (Mutation("tick_message", "tick_id(A, B, C, D)", "new_id()"),),
     ),
+    Mutant(
+        "take new work of a bounded queue before what it accepted",
+        ("tests/unit/worker/test_work_queue.py",),
+        (Mutation("DueFirst.put", "D.channel.goes_first", "not D.channel.goes_first"),),
+    ),
+    Mutant(
+        "have messages that are due meet the bound of their queue",
+        ("tests/unit/routing/test_topology.py",),
+        (Mutation("work_queue", "due = due_queue(N)", "due = N"),),
+    ),
+    Mutant(
+        "send retries to the queue beside the bounded one by its own name",
+        ("tests/unit/broker/test_consumer.py",),
+        (Mutation("ConsumerChannel.on_delivery", "self.work_queue", "self.queue"),),
+    ),
+    Mutant(
+        "dead-letter at once what newer code has sent",
+        ("tests/unit/worker/test_deferrals.py",),
+        (Mutation("_while_deployed", "W is None", "True"),),
+    ),
+    Mutant(
+        "let a message that no worker knows wait for ever",
+        ("tests/unit/policies/test_unknown_wait.py",),
+        (Mutation("next_wait", "W >= P", "False"),),
+    ),
+    Mutant(
+        "run a message of a newer version as if it were of this one",
+        ("tests/unit/worker/test_deferrals.py",),
+        (Mutation("TaskExecutor.admit", "A > B", "False"),),
+    ),
 )

@@ -22,8 +22,8 @@ MakeApp = Callable[..., App]
 MakeClient = Callable[[App], Client]
 
 ADVICE = (
-    " per connection (channel_max). A worker requires one for each of its queues and 2 more, a publisher up to 16: raise "
-    "channel_max in rabbitmq.conf, or consume from fewer queues in one pool."
+    " per connection (channel_max). A worker requires one for each of its queues, two if the queue is bounded, and 2 more, "
+    "a publisher up to 16: raise channel_max in rabbitmq.conf, or consume from fewer queues in one pool."
 )
 
 

@@ -1,11 +1,10 @@
-"""`send`, `call`, `topology` and `dead` against a real broker."""
+"""`send`, `call` and `topology` against a real broker, and what the tools use."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -37,18 +36,6 @@ def welcome(user_id: int, lang: str = "en") -> dict[str, str]:
         raise ValueError("no such user: " + lang)
     return {"greeting": f"{lang} {user_id}"}
 """
-
-HEADERS_FLAG, TYPE_FLAG = 0x2000, 0x0020
-FAR_TIME = b"\x04timeT" + struct.pack(">Q", 2**62)
-NOT_UTF8 = b"\x03\xff\xfe\xfdS" + struct.pack(">I", 2) + b"\xc3\x28"
-
-
-class RawProperties(pika.BasicProperties):
-    """Properties of bytes that pika would not write."""
-
-    def encode(self) -> list[bytes]:
-        table = FAR_TIME + NOT_UTF8
-        return [struct.pack(">H", HEADERS_FLAG | TYPE_FLAG), struct.pack(">I", len(table)), table, b"\x03t\xffe"]
 
 
 @pytest.fixture
@@ -269,126 +256,6 @@ def test_topology_check_without_permission_to_compare_is_one_line_and_exits_with
         assert max(map(len, ended.out.splitlines()[:4])) <= 80
 
 
-# ---- dead letters -----------------------------------------------------------------------------------------------------
-
-
-def bury(cli: Callable[[str], Ended], vhost: Broker, count: int) -> None:
-    for number in range(1, count + 1):
-        assert (
-            cli(f"send shop.welcome user_id=-{number} lang=text-{number} --id id-{number} --app clishop:app").code == 0
-        )
-    vhost.wait_for_count("emails.dead", count)
-
-
-def test_dead_letters_are_listed_and_shown_with_their_evidence(
-    cli: Callable[[str], Ended], vhost: Broker, worker: None
-) -> None:
-    bury(cli, vhost, 3)
-    ended = cli("dead list clishop:app")
-    assert ended.code == 0
-    assert max(map(len, ended.out.splitlines())) <= 80
-    assert "emails.dead: 3 dead letters" in ended.out
-    assert "ValueError" in ended.out
-    assert "amqpworker.parked" in ended.out
-    listed = cli("dead list -q emails --limit 2 --json").json
-    assert listed[0]["messages"] == 3
-    assert [one["id"] for one in listed[0]["letters"]] == ["id-1", "id-2"]
-    assert listed[0]["letters"][0]["reason"] == "failed"
-    whole = cli("dead show id-2 -q emails --json").json
-    assert whole["body"] == {"user_id": -2, "lang": "text-2"}
-    assert whole["headers"]["aw-dead-reason"] == "failed"
-    assert "ValueError: no such user: text-2" in whole["traceback"]
-    assert (whole["position"], whole["positions"], whole["messages"]) == (2, [2], 3)
-    assert cli("dead show id-2 -q emails.dead --json").json["id"] == "id-2"
-    shown = cli("dead show id-3 -q emails").out
-    assert re_all(shown, "Dead letter 3 of 3 in queue 'emails.dead'", "id-3", "Traceback", '"user_id": -3', "aw-worker")
-    ended = cli("dead show 2 -q emails")
-    assert ended.code == 1
-    assert ended.out.splitlines() == [
-        "No dead letter with the id '2' among the 3 in queue 'emails.dead'.",
-        "Give the id of a dead letter, not its position in the list.",
-    ]
-
-
-def test_looking_leaves_every_letter_where_it_is(cli: Callable[[str], Ended], vhost: Broker, worker: None) -> None:
-    bury(cli, vhost, 5)
-    for _ in range(3):
-        for line in ("dead list -q emails --limit 3", "dead show id-4 -q emails", "dead list -q emails"):
-            assert cli(line).code == 0
-    listed = cli("dead list -q emails --json").json
-    assert [one["id"] for one in listed[0]["letters"]] == [f"id-{number}" for number in range(1, 6)]
-    vhost.wait_for_count("emails.dead", 5)
-
-
-def test_a_letter_that_pika_cannot_read_is_listed_and_shown(
-    cli: Callable[[str], Ended], vhost: Broker, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cli("topology declare clishop:app")
-    assert vhost.publish("amqpworker.dead", "emails", b"\xff\x00 no JSON \x1b[2J", RawProperties())
-    assert vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(type="plain", message_id="after"))
-    ended = cli("dead list clishop:app")
-    assert ended.code == 0
-    assert "emails.dead: 2 dead letters" in ended.out
-    assert "\x1b" not in ended.out
-    without_id = ("dead", "show", "", "-q", "emails")
-    whole = run_here(capsys, *without_id, "--json").json
-    assert whole["problem"]
-    assert whole["body"] == "\\xff\x00 no JSON \x1b[2J"
-    shown = run_here(capsys, *without_id)
-    assert shown.code == 0
-    assert "\x1b" not in shown.out
-    assert cli("dead show after -q emails --json").json["task"] == "plain"
-    vhost.wait_for_count("emails.dead", 2)
-
-
-def test_the_brokers_own_dead_letters_have_their_reason(cli: Callable[[str], Ended], vhost: Broker) -> None:
-    cli("topology declare clishop:app")
-    vhost.declare_queue(
-        "short", x_message_ttl=1, x_dead_letter_exchange="amqpworker.dead", x_dead_letter_routing_key="emails"
-    )
-    assert vhost.publish("", "short", b"{}")
-    vhost.wait_for_count("emails.dead", 1)
-    (letter,) = cli("dead list -q emails --json").json[0]["letters"]
-    assert letter["reason"] == "expired (RabbitMQ)"
-    assert letter["failed_at"]
-
-
-def test_permission_to_read_is_enough_to_peek_at_dead_letters(
-    cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cli("topology declare clishop:app")
-    vhost.publish("amqpworker.dead", "emails", b"{}")
-    with user(vhost, monkeypatch, read=r"^.*\.dead$") as name:
-        assert cli("dead list -q emails --json").json[0]["messages"] == 1
-        for line in ("dead list -q amqpworker.parked", "dead show 1 -q amqpworker.parked", "dead list clishop:app"):
-            # the queue is looked into only where it has a letter, but for `show`
-            vhost.publish("", "amqpworker.parked", b"{}")
-            ended = cli(line)
-            assert ended.code == 2
-            assert f"user '{name}' lacks the permission `read` on queue 'amqpworker.parked'" in ended.err
-            assert "topology declare" not in ended.err
-
-
-def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_is_near(
-    cli: Callable[[str], Ended], vhost: Broker
-) -> None:
-    for line in ("dead list -q nope", "dead show 1 -q nope"):
-        ended = cli(line)
-        assert "Queue 'nope.dead' does not exist" in ended.complaint()
-        assert ended.code == 2
-    for line in ("dead list clishop:app -q email", "dead show 1 -q email.dead --app clishop:app"):
-        ended = cli(line)
-        assert "Queue 'email.dead' does not exist: did you mean `-q emails`?" in ended.complaint()
-        assert ended.code == 2
-    assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
-    told = cli("dead list clishop:app -q emails").complaint()
-    assert "Queue 'emails.dead' does not exist yet: a worker or `amqpworker topology declare` creates it" in told
-    vhost.declare_queue("foreign")
-    assert "but queue 'foreign' does" in cli("dead list -q foreign").complaint()
-    # an app's own queues may not have been made yet
-    assert cli("dead list clishop:app").out.startswith("emails.dead: this queue does not exist yet")
-
-
 # ---- the client underneath --------------------------------------------------------------------------------------------
 
 
@@ -425,34 +292,6 @@ def test_peeking_at_more_than_33_dead_letters_keeps_their_order(
             assert [got.properties.message_id for got in admin.peek("emails.dead", most)] == ids[:most]
         found = admin.peek("emails.dead", 1, lambda got: got.properties.message_id == "id-40")
         assert [got.properties.message_id for got in found] == ["id-40"]
-    with raw_channel(vhost.url) as channel:
-        channel.basic_publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id="id-40"))
-    vhost.wait_for_count("emails.dead", 101)
-    shown = cli("dead show id-40 -q emails").out
-    assert shown.startswith("Dead letter 41 of 101 in queue 'emails.dead'; 2 have this id: 41, 101\n")
-    listed = cli("dead list -q emails --limit 1000 --json").json
-    assert [one["id"] for one in listed[0]["letters"]] == [*ids, "id-40"]
-
-
-def test_a_peek_does_not_wait_for_what_others_hold_and_reports_that_they_do(
-    vhost: Broker, cli: Callable[[str], Ended]
-) -> None:
-    cli("topology declare clishop:app")
-    for number in range(4):
-        vhost.publish("amqpworker.dead", "emails", b"{}", pika.BasicProperties(message_id=f"id-{number}"))
-    with raw_channel(vhost.url) as channel:
-        channel.basic_qos(prefetch_count=2)
-        channel.basic_consume("emails.dead", lambda *_: None)
-        vhost.wait_for_count("emails.dead", 2)
-        assert cli("dead show id-3 -q emails --json").json["messages"] == 2
-        ended = cli("dead show id-0 -q emails")
-    assert (ended.code, ended.out.splitlines()) == (
-        1,
-        [
-            "No dead letter with the id 'id-0' among the 2 in queue 'emails.dead'.",
-            "Other consumers are reading this queue and may hold it: try again when they have stopped.",
-        ],
-    )
 
 
 def test_an_interrupted_peek_requeues_what_it_holds_in_its_order(vhost: Broker) -> None:

@@ -33,8 +33,8 @@ def test_connections_are_named_after_the_app_and_the_process(vhost: Broker, make
     app = make_app(app_id="shop")
     app.task(name="nothing", queue="emails")(nothing)
     with running(app, threads=1):
-        found = clients(vhost, 2)
-    assert set(found) == {f"shop consumer {PROCESS}", f"shop publisher {PROCESS}"}
+        found = clients(vhost, 3)
+    assert set(found) == {f"shop {part} {PROCESS}" for part in ("consumer", "follower", "publisher")}
     assert {(one["product"], one["version"]) for one in found.values()} == {("amqpworker", amqpworker.__version__)}
 
 
@@ -46,7 +46,8 @@ def test_without_a_name_of_the_app_a_worker_has_that_of_its_module_and_a_service
     (service,) = clients(vhost, 1)
     assert service == f"pytest publisher {PROCESS}"
     with running(make_app_of(app, make_app), threads=1):
-        assert set(clients(vhost, 3)) == {service, f"tests:app consumer {PROCESS}", f"tests:app publisher {PROCESS}"}
+        parts = ("consumer", "follower", "publisher")
+        assert set(clients(vhost, 4)) == {service, *(f"tests:app {part} {PROCESS}" for part in parts)}
 
 
 def make_app_of(app: App, make_app: Callable[..., App]) -> App:

@@ -28,7 +28,6 @@ from amqpworker import (
     Unconfirmed,
     Unroutable,
 )
-from amqpworker.routing.queues import Requirement
 from amqpworker.routing.topology import work_queue
 from amqpworker.testing.processes import free_ports
 from tests.clients import PATIENCE, Client, failure_of, result_of, seen
@@ -80,12 +79,7 @@ def test_a_full_queue_whose_bound_the_app_declares_is_full_until_it_has_room(
     make_app: MakeApp, make_client: MakeClient, vhost: Broker
 ) -> None:
     client = make_client(make_app(send_timeout=30.0))
-    small = another_of(client.app, "small").message()
-    declared = client.app.plan.queues["small"].make_topology()
-    *others, queue = declared.queues
-    bounded = replace(queue, arguments={**queue.arguments, "x-max-length": 1, "x-overflow": "reject-publish"})
-    topology = replace(declared, queues=(*others, bounded))
-    client.app.plan.queues["small"] = Requirement("queue small", lambda: topology)
+    small = another_of(client.app, client.app.queue("small", max_length=1)).message()
     text = "Queue 'small' is full and rejected the message: send it again later."
     outcomes = [outcome for _ in range(6) for outcome in result_of(client.send_each([small]))]
     refused = [one for one in outcomes if not isinstance(one, Sent)]

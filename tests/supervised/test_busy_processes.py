@@ -14,7 +14,7 @@ SHORT = [f"s{number}" for number in range(9)]
 def test_what_waits_behind_long_tasks_runs_in_an_idle_process_and_all_consume_again_when_they_end(
     tmp_path: Path, vhost: Broker
 ) -> None:
-    with pool(tmp_path, vhost.url, "-p", "3", "-t", "1", broker=vhost) as workers:
+    with pool(tmp_path, vhost.url, "-p", "3", "-t", "1", "--prefetch", "4", broker=vhost) as workers:
         workers.wait_for("process_started", 3)
         for mark in ("a", "b"):
             workers.send("slow", seconds=600, mark=mark)

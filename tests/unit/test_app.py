@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App
-from amqpworker.client.sent import Sent, no_store
+from amqpworker.client.sent import NO_ORIGIN, Origin, Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.reply import encode_done
 from amqpworker.results.store import ResultRow
@@ -44,7 +44,7 @@ def test_closing_an_app_leaves_nothing_of_its_results_open(tmp_path: Path) -> No
         store = app.store()
         assert store is not None
         store.put([row("a", b"1")])
-        sent = Sent[int]("a", "shop.task", app.store, int)
+        sent = Sent[int]("a", "shop.task", Origin(app.store, int))
         assert sent.result() == 1
         assert open_files(tmp_path)
     assert open_files(tmp_path) == []
@@ -59,7 +59,7 @@ def test_a_result_is_that_of_the_message_that_was_sent(tmp_path: Path) -> None:
     app = App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db")
     store = app.store()
     assert store is not None
-    first, second = (Sent[int]("a", "shop.task", app.store, int, number) for number in (1000, 2000))
+    first, second = (Sent[int]("a", "shop.task", Origin(app.store, int), number) for number in (1000, 2000))
     store.put([row("a", b"1", "1970-01-01T00:00:01.000Z")])
     assert first.result(timeout=0) == 1
     assert second.status() == "pending"
@@ -75,7 +75,7 @@ def test_a_result_that_has_expired_or_that_has_no_reply_yet_is_pending(tmp_path:
     app = App("amqp://127.0.0.1:1/", results=f"sqlite:///{tmp_path}/results.db")
     store = app.store()
     assert store is not None
-    sent = Sent[int]("a", "shop.task", app.store, int)
+    sent = Sent[int]("a", "shop.task", Origin(app.store, int))
     store.put([row("a", b"1")._replace(expires_at=time.time() - 1)])
     assert sent.status() == "pending"
     store.put([row("a", b"1")._replace(state="running", reply=b"")])
@@ -183,13 +183,13 @@ def test_what_has_no_name_cannot_be_a_task() -> None:
 
 @pytest.mark.parametrize("name", ["get", "ready", "state", "successful", "wait"])
 def test_what_celery_calls_a_result_names_our_methods(name: str) -> None:
-    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    sent = Sent[None]("42", "mails.send", NO_ORIGIN)
     with pytest.raises(AttributeError, match=rf"^Sent has no '{name}': use \.result\(timeout=…\) or \.status\(\)\.$"):
         getattr(sent, name)
 
 
 def test_a_message_that_was_sent_has_no_other_attributes_and_can_be_copied_and_pickled() -> None:
-    sent = Sent[None]("42", "mails.send", no_store, no_store)
+    sent = Sent[None]("42", "mails.send", NO_ORIGIN)
     assert not hasattr(sent, "colour")
     assert not hasattr(sent, "__deepcopy__")
     assert copy.deepcopy(sent) == copy.copy(sent) == pickle.loads(pickle.dumps(sent)) == sent

@@ -13,7 +13,7 @@ import pytest
 
 import amqpworker
 from amqpworker import errors
-from amqpworker.client.sent import Sent, no_store
+from amqpworker.client.sent import NO_ORIGIN, Sent
 from amqpworker.errors import (
     AmqpWorkerError,
     BatchFailed,
@@ -27,10 +27,11 @@ from amqpworker.errors import (
 from amqpworker.model.message import Message
 from amqpworker.policies.retry import ResultRefused
 from amqpworker.results.store import ResultNotStorable
-from amqpworker.signature.signature import MalformedBody
+from amqpworker.signature.signature import MalformedBody, UnknownParameter
+from amqpworker.signature.versions import UpgradeFailed
 from tests.docs import ROOT
 
-INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable}
+INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, UnknownParameter, UpgradeFailed}
 """What never leaves a worker; the docstring of `errors` names them."""
 
 
@@ -69,9 +70,7 @@ def test_the_tree_of_the_docs_and_that_of_the_docstring_are_that_of_the_classes(
 MESSAGE = Message("shop.task", "work", b"{}", "an-id", {"tenant": "acme"})
 GIVEN: dict[type[BaseException], list[BaseException]] = {
     TaskFailed: [TaskFailed("failed", "ValueError", "no", "Traceback …"), TaskFailed("expired")],
-    BatchFailed: [
-        BatchFailed("1 of 1", [Unroutable("no queue", MESSAGE)], [Sent("id", "shop.task", no_store, no_store)])
-    ],
+    BatchFailed: [BatchFailed("1 of 1", [Unroutable("no queue", MESSAGE)], [Sent("id", "shop.task", NO_ORIGIN)])],
     Reject: [Reject(), Reject("too cheap")],
     RetryLater: [RetryLater(), RetryLater(5), RetryLater(timedelta(minutes=1), count=False)],
 }

@@ -9,10 +9,11 @@ from typing import Any
 
 import amqpworker
 from amqpworker import task, testing
+from amqpworker.client.dead_letters_api import DeadLetters
 from amqpworker.client.sent import Sent
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "public_api.txt"
-HELD = (task.Task, task.RemoteTask, task.SendView, task.CallView, Sent)
+HELD = (task.Task, task.RemoteTask, task.SendView, task.CallView, Sent, DeadLetters)
 """What users hold without importing it."""
 
 

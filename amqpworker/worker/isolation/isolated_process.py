@@ -22,7 +22,7 @@ from amqpworker.ipc.interpreter import VERSION_ARGUMENT, VERSION_MISMATCH, comma
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL, stray_signals_blocked
 from amqpworker.worker.isolation.leftovers import Leftovers
-from amqpworker.worker.isolation.protocol import BEAT, OUTCOME, READY, SPENT, Frames, Unreadable
+from amqpworker.worker.isolation.protocol import BEAT, CANCELLED_FLAG, OUTCOME, READY, SPENT, Frames, Unreadable
 from amqpworker.worker.options import WorkerOptions
 
 POLL_SECONDS = 1.0
@@ -86,10 +86,13 @@ class IsolatedProcess:
         self.spent = False
         """Whether it ends by itself after its present run, and accepts no further one."""
         self.idle_since = time.monotonic()
+        self.cancelled = False
+        """Whether it is killed because its task is cancelled."""
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
         self._stacks = -1
+        self._cancel_flag = -1
         self._exit_watch: ProcessEnd | None = None
         self._exit: Crash | None = None
         self.leftovers = Leftovers()
@@ -98,7 +101,8 @@ class IsolatedProcess:
         try:
             with theirs, stray_signals_blocked():
                 self._stacks = memory_file("amqpworker-stacks")
-                descriptors = (theirs.fileno(), self._stacks)
+                self._cancel_flag = memory_file("amqpworker-cancelled")
+                descriptors = (theirs.fileno(), self._stacks, self._cancel_flag)
                 self._process = subprocess.Popen(  # noqa: S603 - our own command
                     [*command, *map(str, descriptors), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
@@ -192,6 +196,13 @@ class IsolatedProcess:
                 self.leftovers.note_descendants(self.pid)
         return None
 
+    def set_cancelled(self, cancelled: bool) -> None:
+        """Set what `current().cancelled` is in its present run, or its next one."""
+        if cancelled:
+            os.pwrite(self._cancel_flag, CANCELLED_FLAG, 0)
+        else:
+            os.ftruncate(self._cancel_flag, 0)
+
     # ---- how it ends ------------------------------------------------------------------------------------------------
 
     def dismiss(self) -> None:
@@ -258,8 +269,9 @@ class IsolatedProcess:
             self._reap()
             self.leftovers.end(self.pid)
         self._socket.close()
-        if self._stacks >= 0:
-            os.close(self._stacks)
-            self._stacks = -1
+        for descriptor in (self._stacks, self._cancel_flag):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._stacks = self._cancel_flag = -1
         if self._exit_watch is not None:
             self._exit_watch.close()

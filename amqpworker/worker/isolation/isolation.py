@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
@@ -55,6 +56,7 @@ class Isolation(Service):
         self._lock = threading.Lock()
         self._idle: list[IsolatedProcess] = []
         self._busy: set[IsolatedProcess] = set()
+        self._running: dict[IsolatedProcess, Delivery] = {}
         self._leaving: list[tuple[float, IsolatedProcess]] = []
         self._closed = False
 
@@ -73,6 +75,12 @@ class Isolation(Service):
             return outcomes.REQUEUE
         if process is None:
             return outcomes.NOT_ISOLATED
+        if self._begin(process, run):
+            return self._run_in(process, run)
+        self._release(process)
+        return outcomes.CANCELLED
+
+    def _run_in(self, process: IsolatedProcess, run: Run) -> Outcome:
         outcome: Outcome | None = None
         try:
             answer = process.run(request_to(run), run.registered.time_limit.end)
@@ -81,6 +89,8 @@ class Isolation(Service):
         except Unreadable as error:
             answer = Crash(None, reason=str(error))
         finally:
+            with self._lock:
+                self._running.pop(process, None)
             if outcome is None:
                 self._discard(process)
             else:
@@ -94,6 +104,9 @@ class Isolation(Service):
             log.warning("isolated_killed", child=process.pid, reason=reason)
             return outcomes.from_hard_limit(run, answer.stack)
         assert isinstance(answer, Crash)
+        if process.cancelled:
+            log.warning("isolated_killed", child=process.pid, reason="its task was cancelled with force")
+            return outcomes.INTERRUPTED
         log.error(
             "isolated_crashed",
             child=process.pid,
@@ -101,7 +114,28 @@ class Isolation(Service):
             memory=answer.memory,
             reason=answer.reason or None,
         )
-        return outcomes.from_crash(run.delivery, answer, self._max_crashes)
+        return outcomes.unless_cancelled(run, outcomes.from_crash(run.delivery, answer, self._max_crashes))
+
+    def _begin(self, process: IsolatedProcess, run: Run) -> bool:
+        """Note which process is about to run a task; return false if it was cancelled since it was admitted."""
+        with self._lock:
+            if run.cancelled:
+                return False
+            process.set_cancelled(False)
+            self._running[process] = run.delivery
+            return True
+
+    def cancel(self, delivery: Delivery, force: bool) -> bool:
+        """Inform the process that runs a delivery that it is cancelled, or with `force` kill it; return whether one runs it."""
+        with self._lock:
+            for process, running in self._running.items():
+                if running is delivery:
+                    process.set_cancelled(True)
+                    if force:
+                        process.cancelled = True
+                        process.kill()
+                    return True
+        return False
 
     # ---- which process ----------------------------------------------------------------------------------------------
 

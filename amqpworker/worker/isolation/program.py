@@ -29,13 +29,23 @@ from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore, ignore_stra
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
+from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import default_signals_in_forks
 from amqpworker.worker.app_loader import load_app
 from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.isolation.protocol import BEAT, READY, SPENT, Request, frame, outcome_to, requested
+from amqpworker.worker.isolation.protocol import (
+    BEAT,
+    CANCELLED_FLAG,
+    READY,
+    SPENT,
+    Request,
+    frame,
+    outcome_to,
+    requested,
+)
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
@@ -54,8 +64,11 @@ OOM_SCORE = "500"
 class IsolatedProgram:
     """The parts of an isolated process."""
 
-    def __init__(self, app: App, connection: socket.socket, signals: OwnSignals, children: TaskProcesses) -> None:
+    def __init__(
+        self, app: App, connection: socket.socket, cancel_flag: int, signals: OwnSignals, children: TaskProcesses
+    ) -> None:
         self._app = app
+        self._cancel_flag = cancel_flag
         self._signals = signals
         self._children = children
         app.users.worker_started()
@@ -93,8 +106,11 @@ class IsolatedProgram:
         properties = request[0].properties
         registered = self._app.tasks.get(properties.type or "")
         if registered is None:
-            return outcomes.unknown_task(properties, self._app.tasks)
-        return self._executor.run(Run(registered, *request), self._run_coroutine)
+            return outcomes.unknown_task(request[0], self._app.tasks, time.time())
+        return self._executor.run(Run(registered, *request, self._is_cancelled), self._run_coroutine)
+
+    def _is_cancelled(self, _: Delivery) -> bool:
+        return os.pread(self._cancel_flag, 1, 0) == CANCELLED_FLAG
 
     def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         if timeout is not None:
@@ -117,12 +133,12 @@ class IsolatedProgram:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run an isolated process: the options as JSON, the descriptors of its socket and of its stacks, the worker's id."""
+    """Run an isolated process: the options as JSON, the descriptors of its socket, stacks and cancel flag, the worker's id."""
     if version_mismatch(arguments):
         return VERSION_MISMATCH
     arguments = without_version(arguments)
     options = WorkerOptions.model_validate_json(arguments[0])
-    connection, stacks, worker = map(int, arguments[1:])
+    connection, stacks, cancel_flag, worker = map(int, arguments[1:])
     faulthandler.enable(stacks, all_threads=False)
     faulthandler.register(DUMP_SIGNAL, stacks, all_threads=True)
     _end_with(worker)
@@ -136,6 +152,7 @@ def main(arguments: Sequence[str]) -> int:
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     os.set_inheritable(connection, False)
     os.set_inheritable(stacks, False)
+    os.set_inheritable(cancel_flag, False)
     print_by_line()
     configure(options.log_level, options.log_json)
     log_uncaught()
@@ -143,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
         app = load_app(options.app)
         signals.check("the app's import")
         app.producer.owner = options.app
-        IsolatedProgram(app, _patient(connection), signals, children).serve()
+        IsolatedProgram(app, _patient(connection), cancel_flag, signals, children).serve()
     except ThreadLimitReached:
         raise
     except (Exception, SystemExit) as error:

@@ -1,7 +1,7 @@
 """
 The messages between a worker process and its isolated processes, over a pair of connected sockets.
 
-Decides the frames. A request is a pickle: headers have values that JSON does not have, and the worker is trusted. The outcome
+Decides the frames, and the one byte by which a process knows that its present run is cancelled. A request is a pickle: headers have values that JSON does not have, and the worker is trusted. The outcome
 comes as JSON and is validated, since user code has run in the process that wrote it.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Outcome, Retry, Snooze
+from amqpworker.model.outcome import Cancelled, Dead, Deferred, Done, Outcome, Retry, Snooze
 from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
@@ -22,10 +22,15 @@ READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
 Request: TypeAlias = tuple[Delivery, str, int, float, float]
 """A task to run: the arguments of its `Run` after the task."""
 
+CANCELLED_FLAG = b"c"
+"""The content of the file that a worker process and an isolated one share, once the present run is cancelled."""
+
 KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
 MAX_BYTES = 1 << 30
 
-ADAPTERS: dict[str, TypeAdapter[Any]] = {one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Dead)}
+ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    one.__name__: TypeAdapter(one) for one in (Done, Retry, Snooze, Deferred, Dead, Cancelled)
+}
 
 
 class Unreadable(Exception):

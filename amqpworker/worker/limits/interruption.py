@@ -128,6 +128,12 @@ SINKS = frozenset({LineHandler.emit.__code__})
 """Where a line of ours is written: what logging holds then is released in a `finally`, and nothing is swallowed."""
 
 
+def is_inside(thread: int, code: CodeType) -> bool:
+    """Return whether a thread is in a function with this code, or in what it has called."""
+    frame = sys._current_frames().get(thread)  # noqa: SLF001 - as above
+    return frame is not None and any(outer.f_code is code for outer in outwards(frame))
+
+
 def outwards(frame: FrameType) -> Iterator[FrameType]:
     """Yield the frames from the innermost to the outermost one."""
     found: FrameType | None = frame

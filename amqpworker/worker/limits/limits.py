@@ -1,9 +1,9 @@
 """
-Time limits of tasks.
+Time limits of tasks, and tasks that are cancelled while they run.
 
-Decides when the time of a task is over. At the soft limit an exception is raised in its thread, and again every few seconds
-until the run has ended, but not while that would leave a lock held (`interruption`). A thread cannot be ended, so at the hard
-limit the run is overdue: the process lets its other tasks finish, then ends.
+Decides when the time of a task is over. At the soft limit, or if the task is cancelled, an exception is raised in its thread,
+and again every few seconds until the run has ended, but not while that would leave a lock held (`interruption`). A thread
+cannot be ended, so at the hard limit the run is overdue: the process lets its other tasks finish, then ends.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from amqpworker.errors import TimeLimitExceeded
+from amqpworker.errors import TaskCancelled, TimeLimitExceeded
 from amqpworker.ipc.exit_status import OVERDUE
 from amqpworker.lifecycle import Waker, run_as_io_thread, start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.worker.limits.interruption import Safety, safety_at, wait_and_preempt, where
 
 if TYPE_CHECKING:
+    from amqpworker.model.message import Delivery
     from amqpworker.worker.context import Run
 
 log = get_logger(__name__)
@@ -61,15 +62,30 @@ class RunAbandoned(BaseException):
     """A run has ended after its message was settled: its result no longer counts."""
 
 
+@dataclass(frozen=True, slots=True)
+class CancelledRun:
+    """
+    A run that is to be ended, of a `delivery` in a `thread`.
+
+    `is_over` returns whether the thread has settled it, `is_inside` whether the thread is in the code of the task: not before it,
+    and not after it.
+    """
+
+    delivery: Delivery
+    thread: int
+    is_over: Callable[[], bool]
+    is_inside: Callable[[], bool]
+
+
 @dataclass(slots=True, eq=False)
 class RunDeadline:
     """
-    One run that has limits; the times are monotonic, `inf` if there is none.
+    One run that has limits, or is cancelled; the times are monotonic, `inf` if there is none.
 
-    `raise_at` is when the exception is raised in its thread, and `report_at` when the log names it.
+    `raise_at` is when the `error` is raised in its thread, and `report_at` when the log names it.
     """
 
-    run: Run
+    run: Run | None
     soft_at: float
     hard_at: float
     raise_at: float
@@ -81,6 +97,16 @@ class RunDeadline:
     ended: bool = False
     raising: bool = False
     waits_since: float | None = None
+    error: type[TimeLimitExceeded | TaskCancelled] = TimeLimitExceeded
+    cancelled: CancelledRun | None = None
+    """The run, if it has no limits: it is watched only since it was cancelled."""
+
+    @property
+    def delivery(self) -> Delivery | None:
+        """The message of the run, if it is known."""
+        if self.run is not None:
+            return self.run.delivery
+        return None if self.cancelled is None else self.cancelled.delivery
 
     @property
     def next_at(self) -> float:
@@ -97,12 +123,21 @@ class Limits:
     `_runs`: its own thread when it ends, or `claim`.
     """
 
-    def __init__(self, on_overdue: Callable[[RunDeadline], None] = lambda _: None, pace: Pace | None = None) -> None:
+    def __init__(
+        self,
+        on_overdue: Callable[[RunDeadline], None] = lambda _: None,
+        pace: Pace | None = None,
+        is_cancelled: Callable[[Delivery], bool] | None = None,
+    ) -> None:
         self._on_overdue = on_overdue
+        self.is_cancelled = is_cancelled
+        """Returns whether the message of a run is cancelled; None if that is never known here."""
         self.overdue: list[RunDeadline] = []
         """The runs that have reached their hard limit, in this order; some may have ended since."""
         self.pace = Pace() if pace is None else pace
         self._runs: dict[int, RunDeadline] = {}
+        self.interruptions: dict[int, RunDeadline] = {}
+        """The cancelled runs without limits: if there are any, a thread whose run has ended calls `end_interruptions`."""
         self._wake = Waker()
         # Different pauses, so that a thread in a loop is not always found at the same line.
         self._preempt_pauses = itertools.cycle(number * PREEMPT_STEP for number in range(1, 20))
@@ -123,7 +158,7 @@ class Limits:
             self._enter(deadline)
             value, error = _attempted(function)
             self._disarm(deadline)
-        except TimeLimitExceeded as late:
+        except (TimeLimitExceeded, TaskCancelled) as late:
             # At the very end; the next one is due in a few seconds at the earliest.
             value, error = None, late
             self._disarm(deadline)
@@ -143,6 +178,36 @@ class Limits:
         """Stop watching a run that has ended; raises RunAbandoned if another thread has claimed it."""
         if not self.claim(deadline):
             raise RunAbandoned
+
+    def interrupt(self, run: CancelledRun) -> None:
+        """Raise TaskCancelled in a run, as at a soft limit; from any thread."""
+        now = time.monotonic()
+        report_at = now + self.pace.report_after
+        deadline = next((one for one in list(self._runs.values()) if one.delivery is run.delivery), None)
+        if deadline is None:
+            deadline = RunDeadline(None, math.inf, math.inf, now, report_at, run.thread)
+            deadline.error, deadline.cancelled = TaskCancelled, run
+            self.interruptions[id(deadline)] = deadline
+            self._enter(deadline)
+        elif deadline.error is not TaskCancelled:
+            deadline.error, deadline.report_at, deadline.raise_at = TaskCancelled, report_at, now
+            self._wake.set()
+
+    def end_interruptions(self) -> None:
+        """
+        Ensure that nothing is raised in this thread any more: its run has ended.
+
+        If TaskCancelled is still raised in here, the caller calls this again.
+        """
+        thread = threading.get_ident()
+        for deadline in list(self.interruptions.values()):
+            if deadline.thread == thread:
+                self._disarm(deadline)
+                self._forget(deadline)
+
+    def _forget(self, interruption: RunDeadline) -> None:
+        self._runs.pop(id(interruption), None)
+        self.interruptions.pop(id(interruption), None)
 
     def claim(self, deadline: RunDeadline) -> bool:
         """Take over the message of a run; return false if the run has ended by itself."""
@@ -189,16 +254,16 @@ class Limits:
 
     def _disarm(self, deadline: RunDeadline) -> None:
         """Ensure that no exception is raised any more; if one is still raised in here, the caller calls this again."""
+        deadline.ended = True
         if deadline.raise_at == math.inf:
             return
-        deadline.ended = True
         # No lock may be waited for here: the exception would leave it as it is. A child that the run has forked meanwhile has no
         # watcher, which would never be done.
         while deadline.raising and os.getpid() == self._process:
             time.sleep(0)
         if not deadline.raised:
             return
-        with suppress(TimeLimitExceeded):
+        with suppress(TimeLimitExceeded, TaskCancelled):
             # Whether it has been raised already cannot be seen. Another takes the place of one that is still to come, and
             # is met for certain; taking it back instead leaves CPython 3.11 with a mark that slows down every thread.
             RAISE(deadline.thread, TimeLimitExceeded)
@@ -243,6 +308,9 @@ class Limits:
 
     def _raise(self, deadline: RunDeadline, now: float) -> bool:
         """Raise the exception in a run's thread, or plan another attempt soon; return whether it was raised."""
+        if deadline.cancelled is not None and deadline.cancelled.is_over():
+            self._forget(deadline)
+            return False
         deadline.waits_since = now if deadline.waits_since is None else deadline.waits_since
         waited = now - deadline.waits_since
         deadline.raise_at = now + min(max(FIRST_RETRY, waited / 50), MAX_RETRY)
@@ -250,12 +318,14 @@ class Limits:
         wait_and_preempt(next(self._preempt_pauses) if waited > RAISE_PAUSE else 0)
         deadline.raising = True
         try:
+            if deadline.cancelled is not None and not deadline.cancelled.is_inside():
+                return False
             safety = safety_at(deadline.thread, LIMITS_CODE)
             if deadline.ended or safety is Safety.UNSAFE:
                 return False
             if safety is Safety.DISRUPTIVE and waited < self.pace.disrupt_after:
                 return False
-            RAISE(deadline.thread, TimeLimitExceeded)
+            RAISE(deadline.thread, deadline.error)
             deadline.raised = True
         finally:
             deadline.raising = False
@@ -264,11 +334,20 @@ class Limits:
         return True
 
     def _report(self, deadline: RunDeadline, now: float) -> None:
+        if deadline.error is TaskCancelled:
+            self._report_cancelled(deadline)
+            return
         task_context.set(deadline.run)
         over = round(now - min(deadline.soft_at, deadline.hard_at), 1)
         effect = f"its process is replaced {OVERDUE:g} s after its limit" if deadline.hard_at == math.inf else None
         log.warning("task_over_limit", over=over, at=where(deadline.thread), effect=effect)
         task_context.set(None)
+
+    def _report_cancelled(self, deadline: RunDeadline) -> None:
+        assert deadline.delivery is not None
+        properties = deadline.delivery.properties
+        at, effect = where(deadline.thread), "it is interrupted again every few seconds"
+        log.warning("cancel_ignored", task=properties.type, id=properties.message_id, at=at, effect=effect)
 
     def _report_overdue(self, deadline: RunDeadline) -> None:
         self.overdue.append(deadline)
@@ -278,7 +357,15 @@ class Limits:
             log.error("limit_not_enforced", exc_info=error)
 
 
-_AROUND = (Limits.call, Limits.unwatch, Limits.claim, Limits._enter, Limits._disarm)  # noqa: SLF001
+_AROUND = (
+    Limits.call,
+    Limits.unwatch,
+    Limits.claim,
+    Limits.end_interruptions,
+    Limits._enter,  # noqa: SLF001
+    Limits._disarm,  # noqa: SLF001
+    Limits._forget,  # noqa: SLF001
+)
 LIMITS_CODE = frozenset(one.__code__ for one in _AROUND)
 """What runs around a task: an exception there would not be the task's."""
 

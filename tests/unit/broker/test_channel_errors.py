@@ -62,7 +62,7 @@ def test_a_connection_without_a_channel_left_is_an_error_with_the_number_that_is
     error = channel_error(NoChannelLeft(3), "consuming from queue 'a'", "read")
     assert type(error) is ConfigError
     assert "allows 3 per connection (channel_max)" in str(error)
-    assert "one for each of its queues and 2 more" in str(error)
+    assert "one for each of its queues, two if the queue is bounded, and 2 more" in str(error)
 
 
 @pytest.mark.parametrize(("named", "right"), [("", "read"), ("configure ", "configure")])
@@ -93,7 +93,34 @@ def test_a_missing_permission_is_named_if_its_name_is_asked_for(named: str, righ
                 "of type 'long'"
             ),
             (
-                "queue \"it's\" in vhost 'shop' exists with x-max-length = '10', but amqpworker declares none: "
+                "queue \"it's\" in vhost 'shop' exists with max_length=10, but this app declares none: RabbitMQ cannot change "
+                'that. Either use it as it is, by app.queue("it\'s", max_length=10), or with declare=False; or send to a queue '
+                "with a new name, let workers empty the old one, and delete that (docs/topology.md: bounded queues)."
+            ),
+        ),
+        (
+            (
+                "'x-max-length' for queue 'emails' in vhost '/': received the value '10' of type 'signedint' but current is "
+                "none"
+            ),
+            (
+                "queue 'emails' in vhost '/' exists without a bound, but this app declares max_length=10: RabbitMQ cannot "
+                "change that. Either use it as it is, by app.queue('emails'), or with declare=False; or send to a queue with a "
+                "new name, let workers empty the old one, and delete that (docs/topology.md: bounded queues)."
+            ),
+        ),
+        (
+            "'x-max-length' for queue 'emails' in vhost '/': received '7' but current is '10'",
+            (
+                "queue 'emails' in vhost '/' exists with max_length=10, but this app declares max_length=7: RabbitMQ cannot "
+                "change that. Either use it as it is, by app.queue('emails', max_length=10), or with declare=False; or send to "
+                "a queue with a new name, let workers empty the old one, and delete that (docs/topology.md: bounded queues)."
+            ),
+        ),
+        (
+            "'x-max-length' for queue 'emails' in vhost '/': received the value '10' of type 'signedint' but current is the v",
+            (
+                "queue 'emails' in vhost '/' exists with x-max-length = the v, but amqpworker declares '10': "
                 "empty and delete the queue, or use another queue name."
             ),
         ),

@@ -10,7 +10,7 @@ from amqpworker.broker.address import addresses
 from amqpworker.broker.connection import ChannelClosedByBroker, QueueState
 from amqpworker.broker.connection_problem import ConnectionProblem
 from amqpworker.broker.consumer import Consumer
-from amqpworker.broker.consumer_channel import ConsumerChannel
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.settings import Settings
 from tests.unit.broker.consuming import WORK, SlowChannel, SlowConnection, consuming
@@ -40,6 +40,16 @@ def test_a_delivery_belongs_to_the_channel_and_the_queue_that_it_came_by() -> No
     assert one.channel is consumer_channel
     assert one.queue == "work"
     assert list(consumer_channel.unclaimed) == [1]
+
+
+def test_a_delivery_of_the_queue_beside_a_bounded_one_is_of_that_queue_and_goes_first() -> None:
+    consumer_channel = ConsumerChannel(Subscription("work.due", 10, beside="work"), Taking(), lambda: None)
+    one = delivery(1)
+    consumer_channel.on_delivery(one)
+    assert one.queue == "work"
+    assert consumer_channel.queue == "work.due"
+    assert consumer_channel.goes_first
+    assert not ConsumerChannel(WORK, Taking(), lambda: None).goes_first
 
 
 def test_the_first_delivery_that_waits_has_the_deadlines_checked() -> None:
@@ -161,6 +171,32 @@ def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_chann
     assert consumer.consuming
     channel.consumed()
     assert consumer.subscribed() == ["work"]
+
+
+def consuming_bounded() -> tuple[Consumer, list[SlowChannel]]:
+    queues = [Subscription("work.due", 10, beside="work"), WORK, Subscription("other", 10)]
+    consumer = Consumer(addresses("amqp://127.0.0.1:1"), Settings(), queues, IgnoringReceiver())
+    wire: Any = SlowConnection()
+    consumer.on_opened(wire)
+    for channel in wire.channels:
+        channel.open()
+        channel.consumed()
+    return consumer, wire.channels
+
+
+def test_a_bounded_queue_and_the_one_beside_it_have_the_same_prefetch() -> None:
+    consumer, channels = consuming_bounded()
+    consumer.set_prefetch({"work": 40})
+    consumer.on_wake()
+    assert [channel.prefetches for channel in channels] == [[10, 40], [10, 40], [10]]
+
+
+def test_a_bounded_queue_is_held_with_the_one_beside_it() -> None:
+    consumer, channels = consuming_bounded()
+    hold(consumer, "work")
+    assert [channel.steps for channel in channels] == [["consume", "cancel"], ["consume", "cancel"], ["consume"]]
+    hold(consumer)
+    assert [channel.steps[-1] for channel in channels] == ["consume"] * 3
 
 
 def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set() -> None:

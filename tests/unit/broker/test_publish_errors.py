@@ -74,6 +74,27 @@ def test_an_exchange_that_was_declared_here_is_declared_again_and_published_to_a
     assert decide_after_close(Unroutable("gone"), "tasks", UNBOUNDED, two).quarantined is None
 
 
+def bounded(declare: bool, delayed: bool = False) -> tuple[Requirement, ...]:
+    plan = Plan("amqpworker", declare=True)
+    plan.add_queue("work", max_length=10, declare=declare)
+    return plan.requirements("work", delayed)
+
+
+@pytest.mark.parametrize("declare", [True, False])
+def test_only_new_work_meets_the_bound_of_its_queue(declare: bool) -> None:
+    assert pending("amqpworker.tasks", bounded(declare)).is_bounded
+    assert not pending("amqpworker.due", bounded(declare)).is_bounded
+    assert not pending("amqpworker.delay.03", bounded(declare, delayed=True)).is_bounded
+    assert not pending("amqpworker.tasks", (WORK,)).is_bounded
+
+
+def test_a_missing_exchange_is_not_waited_for_by_an_app_that_only_knows_a_bound() -> None:
+    two = [pending(requirements=bounded(declare=False)), pending(requirements=bounded(declare=False))]
+    assert decisions(Unroutable("gone"), "tasks", two) == [ResendDecision.FAIL, ResendDecision.FAIL]
+    declared = [pending(requirements=bounded(declare=True)) for _ in range(2)]
+    assert decisions(Unroutable("gone"), "tasks", declared) == [ResendDecision.RESEND, ResendDecision.RESEND]
+
+
 def test_a_call_is_asked_again_only_where_it_certainly_did_not_arrive() -> None:
     requirements = (WORK,)
     alone = [pending(requirements=requirements, resend=False)]

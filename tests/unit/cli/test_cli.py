@@ -45,6 +45,11 @@ COMMANDS = [
     "topology check",
     "dead list",
     "dead show",
+    "dead replay",
+    "dead edit",
+    "dead drop",
+    "dead export",
+    "dead import",
     "schedule list",
     "schedule next",
     "schedule run",
@@ -208,7 +213,12 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("send t -q q --timeout 0", "'--timeout'"),
         ("send t -q q --timeout inf", "timeout is too long"),
         ("dead list", "Name an app (MODULE:APP), or queues with -q"),
-        ("dead show 1", "Missing option '-q'"),
+        ("dead show 1", "Name an app (MODULE:APP), or queues with -q"),
+        ("dead replay", "Choose letters"),
+        ("dead drop --all --older-than 30d", "--all does not go together with"),
+        ("dead drop -q x --older-than soon", "--older-than 'soon'"),
+        ("dead replay -q x --rate 0", "'--rate'"),
+        ("dead edit x", "Missing option '--app'"),
         ("dead list -q x --limit 0", "'--limit'"),
         ("dead list clishop:app --app clishop:other", "Use MODULE:APP or --app, not both."),
         ("dead list --app clishop:nope", "has no 'nope'"),
@@ -330,7 +340,12 @@ def test_topology_show_fits_80_columns_and_folds_the_ladder(cli: Cli) -> None:
 
 def test_topology_show_as_json_has_every_part(cli: Cli) -> None:
     told = cli("topology show clishop:app --json").json
-    assert {name: len(parts) for name, parts in told.items()} == {"exchanges": 36, "queues": 38, "bindings": 41}
+    assert {name: len(parts) for name, parts in told.items()} == {
+        "exchanges": 36,
+        "queues": 38,
+        "bindings": 41,
+        "unbindings": 0,
+    }
     assert {
         "source": "amqpworker.delay.00",
         "queue": "amqpworker.delay.00",
@@ -346,7 +361,12 @@ def test_topology_show_has_the_schedulers_that_are_named(cli: Cli) -> None:
     for part in ("amqpworker.schedule.main", "amqpworker.schedule.nightly", "x-single-active-consumer = True"):
         assert part in ended.out
     told = cli("topology show clishop:app --scheduler main --json").json
-    assert {name: len(parts) for name, parts in told.items()} == {"exchanges": 37, "queues": 39, "bindings": 42}
+    assert {name: len(parts) for name, parts in told.items()} == {
+        "exchanges": 37,
+        "queues": 39,
+        "bindings": 42,
+        "unbindings": 0,
+    }
 
 
 def test_the_app_may_come_from_the_environment(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

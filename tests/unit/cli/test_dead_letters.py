@@ -11,10 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.cli.dead_command import dead_name, show_letter, show_list
-from amqpworker.cli.dead_letters import reason_text, summary, whole
+from amqpworker.cli.dead_letters import group_summary, reason_in_words, reason_text, summary, whole
+from amqpworker.cli.dead_listing import show_groups, show_letter, show_letters
+from amqpworker.cli.dead_options import Choice
 from amqpworker.cli.output import clipped, folded, plain
+from amqpworker.cli.values import seconds_of
+from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.dead_letter import DeadLetter
+from amqpworker.model.letter_groups import LetterGroups
 from amqpworker.model.message import Delivery, Properties
 
 VALUES = st.recursive(
@@ -57,13 +61,15 @@ def test_our_own_evidence_is_read() -> None:
         3,
     )
     assert summary(letter) == {
-        "position": 3,
+        "name": "id-1",
         "id": "id-1",
         "task": "shop.welcome",
+        "queue": "emails.dead",
+        "group": letter.fingerprint,
         "reason": "failed",
         "error_type": "shop.errors.NoRoute",
         "error": "no route",
-        "failed_at": "2026-11-25T02:09:08.797000Z",
+        "failed_at": "2026-11-25T02:09:08.797Z",
         "attempt": 4,
         "worker": "host:1",
         "problem": "",
@@ -102,7 +108,7 @@ def test_a_list_shows_times_with_their_zone_in_80_columns(
     monkeypatch.setenv("COLUMNS", "80")
     headers = {"aw-dead-reason": "failed", "aw-failed-at": 1_795_572_548_797, "aw-error": "no route to host " * 5}
     letter = DeadLetter.of(got(headers, message_id="0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071", type="n" * 80), "q", 1000)
-    show_list("emails.dead", 1, [letter])
+    show_letters("emails.dead", 1, [letter])
     told = capsys.readouterr().out
     assert "2026-11-25 02:09:08Z" in told
     assert "0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071" in told
@@ -116,7 +122,7 @@ def test_an_error_has_most_of_a_line_of_a_list(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     headers = {"aw-dead-reason": "failed", "aw-error-type": "OSError", "aw-error": "no route to db.internal:5432"}
-    show_list("emails.dead", 1, [DeadLetter.of(got(headers, message_id="id-1", type="shop.welcome"), "q", 1)])
+    show_letters("emails.dead", 1, [DeadLetter.of(got(headers, message_id="id-1", type="shop.welcome"), "q", 1)])
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "failed, OSError: no route to db.internal:5432" in lines
 
@@ -146,9 +152,53 @@ def test_cells_are_one_line_printable_and_bounded() -> None:
     assert folded("n" * 80) == "\n".join(["n" * 36, "n" * 36, "n" * 8])
 
 
+def test_groups_are_shown_in_80_columns_with_what_selects_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = LetterGroups(most=2)
+    for task in ("shop.welcome", "n" * 80, "third"):
+        headers = {"aw-dead-reason": "failed", "aw-failed-at": 1_795_572_548_797, "aw-error": "no route \x1b[2J" * 9}
+        groups.add(DeadLetter.of(got(headers, type=task), "emails.dead", 1))
+    show_groups("emails.dead", list(groups))
+    shown = capsys.readouterr().out
+    assert "emails.dead: 3 dead letters in more than 2 groups" in shown
+    assert next(iter(groups)).fingerprint in shown
+    assert "others" in shown
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    others = group_summary(list(groups)[-1])
+    assert (others["group"], others["count"], others["first"]) == (None, 1, "2026-11-25T02:09:08.797Z")
+
+
+def test_a_group_of_the_brokers_letters_has_a_reason_in_words() -> None:
+    assert reason_in_words("no-queue", by_broker=True) == "its queue did not exist when it was due"
+    assert reason_in_words("maxlen", by_broker=True) == "RabbitMQ: its queue was full"
+
+
 @pytest.mark.parametrize(
-    ("queue", "dead"),
-    [("emails", "emails.dead"), ("emails.dead", "emails.dead"), ("amqpworker.parked", "amqpworker.parked")],
+    ("text", "seconds"),
+    [("90", 90), ("1.5s", 1.5), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)],
 )
-def test_a_queue_means_its_dead_letters(queue: str, dead: str) -> None:
-    assert dead_name(queue) == dead
+def test_an_age_has_a_unit(text: str, seconds: float) -> None:
+    assert seconds_of(text, "--older-than") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "d", "-1d", "1y", "1 d", "1e9", "inf"])
+def test_an_age_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArguments, match="--older-than"):
+        seconds_of(text, "--older-than")
+
+
+@pytest.mark.parametrize("choice", [{}, {"parked": True}, {"everything": True, "ids": ["x"]}])
+def test_a_verb_needs_a_choice_and_only_one(choice: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        Choice(**choice).check()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"ids": ["x"]}, {"queues": ["q"]}, {"older_than": "0"}, {"everything": True, "queues": ["q"]}, {"groups": ["g"]}],
+)
+def test_a_condition_an_id_a_queue_or_all_is_a_choice(choice: dict[str, Any]) -> None:
+    Choice(**choice).check()

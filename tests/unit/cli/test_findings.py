@@ -51,6 +51,23 @@ def test_a_binding_that_is_missing_is_found() -> None:
     assert "'amqpworker.due' with routing key 'emails'" in found.text
 
 
+@pytest.mark.parametrize(
+    ("bound", "queue", "remedy"),
+    [
+        (10, "emails", "`amqpworker topology declare` removes this binding"),
+        (None, "emails.due", "or that queue once it is empty: the app states no bound"),
+    ],
+)
+def test_a_binding_by_which_each_due_message_comes_twice_is_found(bound: int | None, queue: str, remedy: str) -> None:
+    needed = base("amqpworker") + work_queue("amqpworker", "emails", bound)
+    rest = {"source": "amqpworker.due", "destination": queue, "destination_type": "queue", "routing_key": "emails"}
+    foreign = {**rest, "destination": "audit"}
+    (found,) = findings_of(needed, listed_queues(needed), [*listed_bindings(needed), rest, foreign])
+    assert (found.kind, found.name) == ("doubled", queue)
+    assert found.text.startswith(f"The queue {queue!r} is bound to 'amqpworker.due' beside ")
+    assert remedy in found.text
+
+
 def test_a_binding_of_an_exchange_is_not_taken_for_one_of_a_queue() -> None:
     bindings = [{**one, "destination_type": "exchange"} for one in listed_bindings(NEEDED)]
     assert len(findings_of(NEEDED, listed_queues(NEEDED), bindings)) == len(NEEDED.bindings)

@@ -13,9 +13,9 @@ import pytest
 from amqpworker.cli.main import main
 from amqpworker.cli.output import console
 from amqpworker.cli.pool_file import pool_spec
-from amqpworker.cli.status_command import running_table
+from amqpworker.cli.status_command import running_table, status_tables
 from amqpworker.supervisor import sockets
-from amqpworker.supervisor.health import HealthServer
+from amqpworker.supervisor.health import HealthServer, respond_to
 from amqpworker.supervisor.monitor import Monitor
 from amqpworker.supervisor.status import PoolView, SupervisorStatus
 from amqpworker.worker.options import WorkerOptions
@@ -68,3 +68,13 @@ def test_the_id_of_a_task_that_runs_is_on_one_line_of_a_narrow_terminal(capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert any(run["key"] in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_the_tasks_that_no_process_knows_are_shown_with_their_messages(capsys: pytest.CaptureFixture[str]) -> None:
+    _, state = respond_to("/status", STATE, STATE.at)
+    console().print(status_tables(state))
+    assert "wait for a worker" not in capsys.readouterr().out
+    console().print(status_tables({**state, "unknown": {"shop.send_invoice": 12}}))
+    shown = capsys.readouterr().out.splitlines()
+    assert "12 messages of task shop.send_invoice wait for a worker that knows it" in shown
+    assert shown[-1] == "went wrong"

@@ -59,6 +59,10 @@ CONSUMING = b'{"event": "consuming"}\n'
         b'{"event": "leading", "leads": []}',
         b'{"event": "leading", "leader": 5}',
         b'{"event": "leading", "since": null}',
+        b'{"event": "unknown_tasks", "waiting": 5}',
+        b'{"event": "unknown_tasks", "waiting": {"a": "b"}}',
+        b'{"event": "unknown_tasks", "waiting": {"a": -1}}',
+        b'{"event": "unknown_tasks", "waiting": {"a": true}}',
     ],
 )
 def test_a_line_that_is_not_a_report_is_detected_and_ignored(line: bytes) -> None:

@@ -241,6 +241,12 @@ def test_a_dead_letter_that_does_not_fit_loses_its_traceback_first_and_the_heade
     assert all(one.properties.content_encoding == "gzip" for one in shrink_to_fit(whole))
 
 
+def test_each_form_of_a_dead_letter_has_the_version_of_its_arguments_by_which_a_replay_reads_them() -> None:
+    whole = dead_lettered(delivery({"aw-version": 3}), Dead("failed", FAILURE), "id", "host:1", NAMES, NOW)
+    assert [(one.properties.headers or {})["aw-version"] for one in shrink_to_fit(whole)] == [3, 3, 3, 3]
+    assert replayed(whole.properties.headers or {}, NOW)["aw-version"] == 3
+
+
 def test_the_smallest_form_of_a_dead_letter_fits_into_the_smallest_frame() -> None:
     failure = Failure("E" * 9000, "ü" * 9000, "t" * 90_000)
     given = delivery({"tenant": "x" * 9000}, content_encoding="e" * 255, type="t" * 255, app_id="a" * 255)

@@ -12,6 +12,7 @@ from amqpworker.routing.topology import (
     Names,
     Queue,
     Topology,
+    Unbinding,
     base,
     cancelled,
     check_namespace,
@@ -120,10 +121,26 @@ def test_an_alternate_or_dead_letter_exchange_is_declared_before_what_names_it()
 def test_a_declarer_meets_exchanges_then_queues_then_bindings() -> None:
     kinds = [type(item) for item in everything()]
     assert kinds == sorted(kinds, key=[Exchange, Queue, Binding].index)
+    assert type(list(work_queue("amqpworker", "emails", 5))[-1]) is Unbinding
 
 
 def test_new_messages_are_led_in_last() -> None:
     assert work_queue("amqpworker", "emails").bindings[-1].source == NAMES.tasks
+
+
+def test_a_bound_is_met_by_new_messages_and_those_that_are_due_have_a_queue_beside_it() -> None:
+    plain, bounded = work_queue("amqpworker", "emails"), work_queue("amqpworker", "emails", 1000)
+    of_emails = queue(plain, "emails").arguments
+    assert queue(bounded, "emails").arguments == {**of_emails, "x-max-length": 1000}
+    assert queue(bounded, "emails.due").arguments == of_emails
+    assert queue(bounded, "emails.dead") == queue(plain, "emails.dead")
+    assert bounded.bindings == (
+        Binding("amqpworker.dead", "emails.dead", "emails"),
+        Binding("amqpworker.due", "emails.due", "emails"),
+        Binding("amqpworker.tasks", "emails", "emails"),
+    )
+    assert bounded.unbindings == (Unbinding("amqpworker.due", "emails", "emails"),)
+    assert (base("amqpworker") + bounded + bounded).unbindings == bounded.unbindings
 
 
 def test_adding_keeps_the_order_and_drops_what_is_there_already() -> None:

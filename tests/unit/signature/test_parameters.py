@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, Self
 
 import pytest
 import typing_extensions
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, SecretStr
 
 from amqpworker.errors import ConfigError
+from amqpworker.signature.signature import UnknownParameter
 from tests.unit.signature.signatures import (
     Colour,
     Mixed,
@@ -194,3 +195,49 @@ def test_models_that_hold_what_cannot_be_carried_fail_at_decoration_too() -> Non
 
     with pytest.raises(ConfigError, match=r"'p'.*function"):
         taking(Holder)
+
+
+# ---- older names of parameters --------------------------------------------------------------------------------------
+
+
+def renamed(
+    user_id: Annotated[int, Field(validation_alias=AliasChoices("user_id", "uid", "user"))],
+    lang: Annotated[str, Field(validation_alias=AliasChoices("lang", "language"))] = "en",
+) -> None: ...
+
+
+def test_a_parameter_is_read_by_its_older_names_too_and_sent_by_its_own() -> None:
+    signature = of(renamed)
+    assert signature.encode((1,), {"lang": "fr"}) == b'{"user_id":1,"lang":"fr"}'
+    for body in (b'{"user_id": 1}', b'{"uid": 1}', b'{"user": 1}'):
+        assert signature.decode(body).kwargs == {"user_id": 1}
+    assert signature.decode(b'{"uid": 1, "language": "fr"}').kwargs == {"user_id": 1, "lang": "fr"}
+    assert signature.aliases == {"uid": "user_id", "user": "user_id", "language": "lang"}
+
+
+def test_a_large_body_is_read_by_older_names_too() -> None:
+    text = "x" * (1 << 20)
+    assert of(renamed).decode(b'{"uid": 1, "language": "%b"}' % text.encode()).kwargs == {"user_id": 1, "lang": text}
+
+
+@pytest.mark.parametrize("body", [b'{"user_id": 1, "uid": 1}', b'{"uid": 1, "id": 2}', b'{"id": 1}'])
+def test_a_parameter_more_than_these_is_unknown(body: bytes) -> None:
+    with pytest.raises(UnknownParameter, match=r"there is no parameter '(uid|id)'"):
+        of(renamed).decode(body)
+
+
+@pytest.mark.parametrize(
+    "alias", ["uid", AliasChoices("uid", "p"), AliasChoices("p", AliasPath("a", "b")), AliasPath("p", "a")]
+)
+def test_an_alias_by_which_a_parameter_would_not_be_sent_is_refused(alias: Any) -> None:
+    with pytest.raises(ConfigError, match=r"own name.*validation_alias=AliasChoices\('p', 'older_name'\)"):
+        taking(Annotated[int, Field(validation_alias=alias)])
+
+
+def test_an_older_name_belongs_to_one_parameter() -> None:
+    older = Annotated[int, Field(validation_alias=AliasChoices("a", "b"))]
+
+    def takes_both(a: older, b: int) -> None: ...
+
+    with pytest.raises(ConfigError, match="'a' has the older name 'b', which another parameter has"):
+        of(takes_both)

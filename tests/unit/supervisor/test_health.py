@@ -58,6 +58,14 @@ def test_the_status_shows_each_process_and_each_task_that_runs() -> None:
     assert read["processes"][0]["running"][0]["task"] == "shop.task"
 
 
+def test_the_status_adds_up_what_waits_for_a_worker_that_knows_it() -> None:
+    knows_less = replace(PROCESS, unknown={"shop.new": 3, "shop.newer": 9}), replace(PROCESS, unknown={"shop.new": 2})
+    code, told = respond_to("/status", replace(STATE, processes=knows_less), 1001.0)
+    assert (code, list(told["unknown"].items())) == (200, [("shop.newer", 9), ("shop.new", 5)])
+    assert told["status"].endswith("2 dead, 14 of unknown tasks waiting")
+    assert respond_to("/readyz", replace(STATE, processes=knows_less[:1]), 1001.0)[0] == 200
+
+
 def test_what_there_is_not_is_not_found() -> None:
     assert respond_to("/", STATE, 1001.0)[0] == 404
 

@@ -112,6 +112,7 @@ def observed(leading: Report) -> tuple[Monitor, Fleet, Any]:
             record_idle_elsewhere=lambda _bits: None,
             waits="",
             paused=(),
+            unknown={},
             leading=leading,
         )
     return monitor, fleet, workers

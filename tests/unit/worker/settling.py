@@ -115,6 +115,8 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "isolated": False,
             "hooks": Hooks(),
             "app": SimpleNamespace(hooks=Hooks()),
+            "version": 1,
+            "upgrade": None,
             **changed,
         }
     )

@@ -112,7 +112,8 @@ def test_a_message_whose_properties_could_not_be_read_is_malformed() -> None:
 
 
 def test_a_task_that_is_not_registered_is_unknown() -> None:
-    outcome = dead(outcome_of(runner_of(nothing), delivery_of(type="other.task")))
+    delivery = delivery_of(type="other.task", headers={"aw-unknown-since": milliseconds(-600)})
+    outcome = dead(outcome_of(runner_of(nothing), delivery))
     assert outcome.reason == "unknown-task"
     assert "'other.task'" in outcome.failure.text
 
@@ -123,7 +124,8 @@ def test_a_task_that_is_not_registered_is_unknown() -> None:
 def test_a_body_that_does_not_match_the_signature_is_malformed(body: bytes) -> None:
     def take(a: int) -> None: ...
 
-    outcome = dead(outcome_of(runner_of(take), delivery_of(body)))
+    delivery = delivery_of(body, {"aw-unknown-since": milliseconds(-600)})
+    outcome = dead(outcome_of(runner_of(take), delivery))
     assert outcome.reason == "malformed"
     assert "'example'" in outcome.failure.text
 
@@ -523,7 +525,8 @@ def test_a_failure_contains_no_password() -> None:
 def test_properties_of_foreign_messages_are_quoted_without_passwords_and_within_bounds(
     properties: dict[str, Any],
 ) -> None:
-    text = dead(outcome_of(runner_of(nothing), delivery_of(**properties))).failure.text
+    long_ago = {"aw-unknown-since": milliseconds(-600)}
+    text = dead(outcome_of(runner_of(nothing), delivery_of(headers=long_ago, **properties))).failure.text
     assert "amqp://app:***@broker/" in text
     delivery = delivery_of()
     delivery.problem = "x" * 10_000

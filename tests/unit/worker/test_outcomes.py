@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_fixed
 
-from amqpworker.errors import InvalidArguments
+from amqpworker.errors import InvalidArguments, Reject, RetryLater, TaskCancelled, TimeLimitExceeded
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Republish, Requeue, Snooze
+from amqpworker.model.outcome import (
+    Cancelled,
+    Dead,
+    Done,
+    Failure,
+    Outcome,
+    Postpone,
+    Republish,
+    Requeue,
+    Retry,
+    Snooze,
+)
 from amqpworker.signature.signature import Call
+from amqpworker.worker import outcomes
+from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation.isolated_process import Crash
 from amqpworker.worker.outcomes import failure_of, from_crash, from_settle_error
-from tests.unit.worker.settling import DEAD, FAILURE, NAMES, RETRY, Bench
+from tests.unit.worker.settling import DEAD, FAILURE, NAMES, RETRY, Bench, registered
 
 
 def delivery(**headers: Any) -> Delivery:
@@ -119,3 +134,37 @@ def test_a_traceback_begins_at_the_task() -> None:
     traceback = failure_of(caught.value.with_traceback(caught.tb.tb_next)).traceback
     assert "in fail" in traceback
     assert "executor.py" not in traceback
+
+
+# ---- cancelled messages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("broken"), RetryLater(5), RetryLater(5, count=False), Reject("no"), TimeLimitExceeded(), SystemExit(1)],
+)
+def test_a_run_of_a_cancelled_message_that_fails_is_neither_retried_nor_dead(error: BaseException) -> None:
+    outcome = outcomes.from_exception(cancelled_run(), error)
+    assert isinstance(outcome, Cancelled)
+    assert outcome.failure.error_type.endswith(type(error).__name__)
+
+
+def test_a_coroutine_that_was_ended_by_a_cancel_and_a_task_that_raises_it_itself_are_cancelled() -> None:
+    outcome = outcomes.from_exception(cancelled_run(), asyncio.CancelledError())
+    assert outcome == Cancelled(Failure("amqpworker.errors.TaskCancelled", "the task was cancelled while it ran"))
+    outcome = outcomes.from_exception(cancelled_run(False), TaskCancelled("as asked"))
+    assert isinstance(outcome, Cancelled)
+    assert outcome.failure.text == "as asked"
+
+
+def test_a_cancelled_message_has_no_other_run_after_a_hard_limit_or_a_result_that_is_to_be_retried() -> None:
+    assert isinstance(outcomes.from_hard_limit(cancelled_run(), "stack"), Cancelled)
+    again = Retrying(retry=retry_if_result(lambda value: value == 1), stop=stop_after_attempt(3), wait=wait_fixed(1))
+    assert isinstance(outcomes.from_result(cancelled_run(retry=again), 1, wanted=False), Cancelled)
+    assert isinstance(outcomes.from_result(cancelled_run(False, retry=again), 1, wanted=False), Retry)
+    assert outcomes.from_result(cancelled_run(), 1, wanted=False) == Done()
+
+
+def cancelled_run(cancelled: bool = True, retry: Any = 3) -> Run:
+    bench = Bench()
+    return Run(registered(lambda: None, retry), bench.delivery(), "id", 1, 0.0, 0.0, lambda _: cancelled)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery, Properties
-from amqpworker.model.outcome import Done
+from amqpworker.model.outcome import Dead, Deferred, Done
 from amqpworker.worker.context import Run
-from amqpworker.worker.prefetch_size import Places
+from amqpworker.worker.prefetch_size import MAX_AUTO, Places
 from amqpworker.worker.prefetch_tuner import SAMPLES, PrefetchTuner
 from tests.unit.worker.settling import EXAMPLE
 
@@ -60,6 +60,17 @@ def test_the_prefetch_follows_what_runs_take_and_that_of_another_queue_stays() -
     scene.settle(20, 0.01, queue="mail")
     scene.tuner.beat(0.5)
     assert scene.set[1:] == [{"work": 8, "mail": 104}]
+
+
+def test_messages_that_wait_for_another_worker_count_as_short_runs() -> None:
+    scene = Scene("work")
+    scene.tuner.beat(0.0)
+    scene.tuner.on_settled([Settled(delivery("work"), Dead("malformed"), None, 100.0)] * 20)
+    scene.tuner.beat(0.25)
+    assert scene.set == []
+    scene.tuner.on_settled([Settled(delivery("work"), Deferred(4.0, "no task", 1), None, 100.0)] * SAMPLES)
+    scene.tuner.beat(0.5)
+    assert scene.set == [{"work": MAX_AUTO}]
 
 
 def test_a_queue_changes_once_in_ten_seconds() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +94,7 @@ class Child:
     pid = 1
     waits = ""
     paused: tuple[str, ...] = ()
+    unknown: ClassVar[dict[str, int]] = {}
 
     def __init__(self, now: float) -> None:
         recorder = Recorder(1)

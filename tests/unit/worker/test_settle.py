@@ -11,6 +11,7 @@ import pytest
 
 from amqpworker.errors import InvalidArguments, Unconfirmed, Unroutable
 from amqpworker.model.outcome import (
+    Cancelled,
     Dead,
     Discarded,
     Done,
@@ -420,3 +421,36 @@ def test_the_failure_of_a_message_without_an_id_is_not_stored(bench: Bench) -> N
     bench.settler.settle(bench.delivery(message_id=None), Dead("malformed", FAILURE))
     assert bench.flush() == [("publish", NAMES.dead, "work")]
     assert bench.publisher.underway[0].publication.properties.message_id, "the dead letter has one"
+
+
+# ---- cancelled messages ---------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_message_is_stored_as_failed_then_replied_to_then_acknowledged_without_a_letter(
+    bench: Bench,
+) -> None:
+    delivery = bench.delivery(reply_to="answers", correlation_id="c-1")
+    bench.settler.settle(delivery, Cancelled(FAILURE))
+    assert bench.flush() == [("store", "id-1"), ("publish", "", "answers")]
+    assert bench.store.reply("id-1")["reason"] == "cancelled"
+    bench.publisher.confirm()
+    assert bench.flush()[-1] == ("ack", 1, False)
+
+
+def test_the_result_of_a_cancelled_message_stays_if_there_is_one(bench: Bench) -> None:
+    first = bench.delivery(message_id="m-1", headers={"aw-first-sent": "1790000000000"})
+    bench.settler.settle(first, Done(b"1"), bench.started(first))
+    again = bench.delivery(message_id="m-1", headers={"aw-first-sent": "1790000000000"})
+    bench.settler.settle(again, Cancelled())
+    assert bench.store.reply("m-1") == {"status": "done", "value": 1}
+    other = bench.delivery(message_id="m-1", headers={"aw-first-sent": "1790000000001"})
+    bench.settler.settle(other, Cancelled())
+    assert bench.store.reply("m-1")["reason"] == "cancelled", "another message with this id"
+
+
+def test_a_cancelled_message_is_requeued_if_its_failure_cannot_be_stored(bench: Bench) -> None:
+    bench.store.failures = 10**6
+    bench.store.at_failure = lambda: bench.settler.draining.set()  # noqa: PLW0108
+    delivery = bench.delivery()
+    bench.settler.settle(delivery, Cancelled())
+    assert bench.flush() == [("nack", 1)]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
@@ -357,6 +358,30 @@ def test_without_threads_per_queue_deliveries_are_put_directly_into_one_work_que
     runners = (scene.task(quick), scene.start())[-1]
     assert runners.put.__name__ == "put"
     assert type(getattr(runners.put, "__self__", None)).__name__ == "SimpleQueue"
+
+
+@pytest.mark.parametrize("kind", ["thread", "own thread", "coroutine"])
+def test_what_a_bounded_queue_accepted_before_is_run_before_its_new_work(scene: Scene, kind: str) -> None:
+    go = threading.Event()
+
+    def hold() -> None:
+        go.wait(10)
+
+    async def hold_loop() -> None:
+        await asyncio.to_thread(go.wait, 10)
+
+    name = scene.task(hold_loop) if kind == "coroutine" else scene.task(hold)
+    own = {"work": 1} if kind == "own thread" else {}
+    runners = scene.begin(Concurrency(1, 1, own, bounded=frozenset({"work"})))
+    first = scene.put(runners, name, queue="work")
+    wait_until(lambda: first.tag not in scene.bench.channel.unclaimed, 10, "the first runs")
+    new = [scene.put(runners, name, queue="work").tag for _ in range(2)]
+    receiver: Any = scene.bench
+    scene.bench.channel = ConsumerChannel(Subscription("work.due", 10, beside="work"), receiver, lambda: None)
+    due = [scene.put(runners, name, queue="work").tag for _ in range(2)]
+    go.set()
+    scene.wait_for(5)
+    assert [tag for tag, _ in scene.settled.outcomes] == [first.tag, *due, *new]
 
 
 # ---- coroutines -----------------------------------------------------------------------------------------------------

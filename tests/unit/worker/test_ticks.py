@@ -37,6 +37,24 @@ def noting(app: App, isolated: bool = False) -> tuple[Seen, Message[Any]]:
     return seen, tick_message(note.schedule("nightly", every=60)(True), "amqpworker", "main", MOMENT)
 
 
+def test_a_tick_has_the_version_of_its_task_as_each_message_of_it_has(app: App) -> None:
+    @app.task(name="report", version=3)
+    def report(day: str) -> None: ...
+
+    @app.remote(name="elsewhere", version=2)
+    def elsewhere() -> None: ...
+
+    @app.task(name="first")
+    def first() -> None: ...
+
+    tick = tick_message(report.schedule("nightly", every=60)("today"), "amqpworker", "main", MOMENT)
+    assert tick.headers["aw-version"] == 3
+    assert report.options(headers={"tenant": "acme"}).message("today").headers == {"tenant": "acme", "aw-version": 3}
+    assert elsewhere.message().headers == {"aw-version": 2}
+    assert first.message().headers == {}
+    assert Message.load(report.message("today").dump()).headers == {"aw-version": 3}
+
+
 @pytest.mark.parametrize("isolated", [False, True])
 def test_each_attempt_knows_its_schedule_and_the_time_of_its_tick_and_so_does_the_dead_letter(
     app: App, isolated: bool

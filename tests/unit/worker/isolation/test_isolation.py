@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from amqpworker.model.outcome import Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
+from amqpworker.model.message import Delivery
+from amqpworker.model.outcome import Cancelled, Dead, Done, Failure, Outcome, Postpone, Requeue, Snooze
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation import isolation as isolation_module
@@ -32,6 +33,8 @@ class Process:
         self.pid = number
         self.runs = 0
         self.spent = False
+        self.cancelled = False
+        self.shows_cancelled: list[bool] = []
         self.outdated = False
         self.idle_since = 0.0
         self.is_alive = True
@@ -57,6 +60,9 @@ class Process:
         self.runs += 1
         self.timeouts.append(timeout)
         return self._scene.answer()
+
+    def set_cancelled(self, cancelled: bool) -> None:
+        self.shows_cancelled.append(cancelled)
 
     def dismiss(self) -> None:
         self.dismissed = True
@@ -94,8 +100,8 @@ class Scene:
     def isolation(self, ahead: bool = False, max_crashes: int = 3) -> Isolation:
         return Isolation(self.start, max_crashes, 7.0, ahead)
 
-    def run(self, limit: TimeLimit = TimeLimit()) -> Run:  # noqa: B008 - frozen
-        return Run(registered(time_limit=limit), self.bench.delivery(), "id", 1, 0.0, 0.0)
+    def run(self, limit: TimeLimit = TimeLimit(), cancelled: Callable[[Delivery], bool] | None = None) -> Run:  # noqa: B008 - frozen
+        return Run(registered(time_limit=limit), self.bench.delivery(), "id", 1, 0.0, 0.0, cancelled)
 
 
 @pytest.fixture
@@ -323,3 +329,48 @@ def test_idle_processes_are_ended_when_the_worker_stops(scene: Scene) -> None:
     assert scene.started[0].closed
     isolation.beat(time.monotonic())
     assert len(scene.started) == 1
+
+
+# ---- cancels --------------------------------------------------------------------------------------------------------
+
+
+def test_a_cancelled_run_is_shown_to_its_process_and_killed_with_force(scene: Scene) -> None:
+    isolation = scene.isolation()
+    cancelled: list[bool] = []
+    run = scene.run(cancelled=lambda _: bool(cancelled))
+    seen: list[bool] = []
+
+    def answer() -> Answer:
+        process = scene.started[0]
+        cancelled.append(True)
+        seen.append(isolation.cancel(run.delivery, force=False))
+        assert not process.killed.is_set()
+        assert not isolation.cancel(scene.run().delivery, force=True), "another message"
+        seen.append(isolation.cancel(run.delivery, force=True))
+        assert process.killed.is_set()
+        return Crash(-9)
+
+    scene.answer = answer
+    outcome = isolation.run(run)
+    assert isinstance(outcome, Cancelled)
+    assert outcome.failure.error_type == "amqpworker.errors.TaskCancelled"
+    assert seen == [True, True]
+    assert scene.started[0].shows_cancelled == [False, True, True]
+    assert not isolation.cancel(run.delivery, force=True), "it has ended"
+
+
+def test_a_run_that_was_cancelled_while_its_process_started_does_not_start(scene: Scene) -> None:
+    isolation = scene.isolation()
+    assert isinstance(isolation.run(scene.run(cancelled=lambda _: True)), Cancelled)
+    assert scene.started[0].runs == 0
+    assert isolation.run(scene.run()) == Done(b"1"), "its process is kept"
+    assert len(scene.started) == 1
+
+
+def test_a_cancelled_run_that_crashes_its_process_is_not_run_again(scene: Scene) -> None:
+    isolation = scene.isolation()
+    answers = iter((False, True))
+    scene.answer = lambda: Crash(-11)
+    outcome = isolation.run(scene.run(cancelled=lambda _: next(answers)))
+    assert isinstance(outcome, Cancelled)
+    assert "SIGSEGV" in outcome.failure.text

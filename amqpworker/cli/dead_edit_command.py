@@ -1,0 +1,200 @@
+"""
+`amqpworker dead edit`: other arguments for a dead letter, checked against its task before anything changes.
+
+Decides that the text from an editor is kept in its file until it was used.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amqpworker.cli.dead_listing import counted
+from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Queues
+from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
+from amqpworker.cli.output import write
+from amqpworker.cli.shared import APP_VARIABLE, closing_app, examples, load, quiet
+from amqpworker.cli.values import pairs
+from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.log.terminal import print_error, printable
+from amqpworker.routing.envelope import publication_of_letter
+from amqpworker.text import did_you_mean
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.client.letter_mover import MakeCopy, Moved
+    from amqpworker.client.letter_walks import LetterWalks
+    from amqpworker.model.dead_letter import DeadLetter
+    from amqpworker.model.message import Publication
+    from amqpworker.signature.signature import Signature
+
+edit_app = typer.Typer()
+
+
+@edit_app.command(
+    epilog=examples(
+        "amqpworker dead edit id-1 --set user_id=42 --app shop.tasks:app",
+        "EDITOR=nano amqpworker dead edit id-1 --replay --app shop.tasks:app",
+    )
+)
+def edit(
+    letter: LetterId,
+    app: Annotated[
+        str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the task.")
+    ],
+    values: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="An argument, in JSON or as text; repeatable. Default: open $EDITOR."
+        ),
+    ] = None,
+    queue: Queues = None,
+    parked: Parked = False,
+    replay: Annotated[bool, typer.Option("--replay", help="Run it again at once.")] = False,
+    all_copies: AllCopies = False,
+) -> None:
+    """
+    Change the arguments of a dead letter; it stays a dead letter, the last of its queue, or runs with --replay.
+
+    The new arguments must fit the task. If they do not, nothing changes, and what was edited stays in its file.
+
+    Exit codes: 0 changed, 1 there is no such letter, or several; 2 the arguments do not fit, or the queue could not be read.
+    """
+    quiet()
+    found = load(app)
+    choice = Choice(ids=[letter], queues=queue, parked=parked)
+    with closing_app(found):
+        with walks_of(found) as walks:
+            original = _find(walks, _existing(walks, found, choice), choice, all_copies)
+        signature = _signature(found, original.task)
+        if values:
+            body, kept = _with_values(original, values, signature), None
+        else:
+            kept = _kept_text(original)
+            body = _from_editor(kept)
+        try:
+            signature.decode(body)
+            with walks_of(found) as walks:
+                copy = _make_copy(walks, found, body, replay)
+                moved = _replace(walks, found, choice, copy)
+        except BaseException:
+            if kept is not None:
+                print_error(f"Nothing was changed. The edited text is in {kept}.")
+            raise
+    _report(moved, kept, replay)
+
+
+def _existing(walks: LetterWalks, app: App, choice: Choice) -> list[str]:
+    depths = walks.depths(choice.queues_of(app), must_exist=bool(choice.queues))
+    return [name for name, depth in depths.items() if depth is not None]
+
+
+def _find(walks: LetterWalks, queues: list[str], choice: Choice, all_copies: bool) -> DeadLetter:
+    """Return the letter that is to be edited; ends the command if there is none, or if there are several."""
+    plan = plan_of(walks, queues, choice.selection, choice.ids or ())
+    if report_missing(plan, queues, choice.parked):
+        raise typer.Exit(1)
+    if not all_copies:
+        refuse_several(plan)
+    found = [letter for queue in queues if plan.by_queue[queue] for letter in walks.read(queue, choice.selection)]
+    if not found:
+        print_error("The dead letter has left its queue meanwhile.")
+        raise typer.Exit(1)
+    return found[0]
+
+
+def _signature(app: App, task: str) -> Signature:
+    found = app.tasks.get(task) or app.remotes.get(task)
+    if found is None:
+        known = did_you_mean(task, [*app.tasks, *app.remotes])
+        raise ConfigError(f"The app has no task {task!r}{known}: the arguments cannot be checked.")
+    return found.signature
+
+
+def _with_values(letter: DeadLetter, values: list[str], signature: Signature) -> bytes:
+    """Return the body with some arguments replaced."""
+    given = pairs(values, "argument", signature.hints)
+    try:
+        arguments = json.loads(letter.message.body)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidArguments("The body of the letter is not a JSON object: edit it as a whole, without --set.")
+    return _compact({**arguments, **given})
+
+
+def _compact(arguments: Any) -> bytes:
+    return json.dumps(arguments, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _kept_text(letter: DeadLetter) -> Path:
+    """Return a file of this user with the body, indented if it is JSON."""
+    body = letter.message.body
+    try:
+        text = json.dumps(json.loads(body), ensure_ascii=False, indent=2) + "\n"
+    except (ValueError, RecursionError):
+        text = body.decode("utf-8", "backslashreplace")
+    number, name = tempfile.mkstemp(prefix="amqpworker-", suffix=".json")
+    with os.fdopen(number, "w", encoding="utf-8", errors="surrogatepass") as file:
+        file.write(text)
+    return Path(name)
+
+
+def _from_editor(file: Path) -> bytes:
+    """Return what a user made of the text in a file; the command ends if it was not changed, or is not JSON."""
+    before = file.read_bytes()
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    try:
+        code = subprocess.call([*shlex.split(editor), str(file)])  # noqa: S603 - the user's own editor
+    except (OSError, ValueError) as error:
+        file.unlink()
+        raise ConfigError(f"The editor {editor!r} cannot be started: {error}. Set EDITOR, or use --set.") from error
+    after = file.read_bytes()
+    if code or after == before:
+        file.unlink()
+        print_error(f"Nothing was changed: the editor ended with code {code}." if code else "Nothing was changed.")
+        raise typer.Exit(1)
+    try:
+        return _compact(json.loads(after))
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(f"The edited text is not JSON: {error}. Nothing was changed; it is in {file}.") from None
+
+
+def _make_copy(walks: LetterWalks, app: App, body: bytes, replay: bool) -> MakeCopy:
+    targets = walks.targets(None)
+
+    def copy_of(letter: DeadLetter) -> Publication:
+        if not replay:
+            return publication_of_letter(letter, app.plan.names, body)
+        publication = targets.copy_of(letter)
+        publication.body = body
+        return publication
+
+    return copy_of
+
+
+def _replace(walks: LetterWalks, app: App, choice: Choice, copy: MakeCopy) -> Moved:
+    mover = mover_of(app, copy)
+    for queue in _existing(walks, app, choice):
+        walks.move(queue, choice.selection, mover)
+    return mover.moved
+
+
+def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
+    for text in moved.errors:
+        print_error(text)
+    if not moved.count:
+        where = "" if kept is None else f" The edited text is in {kept}."
+        print_error(f"Nothing was changed: the dead letter stays, or has left its queue meanwhile.{where}")
+        raise typer.Exit(1)
+    if kept is not None:
+        kept.unlink(missing_ok=True)
+    outcome = "changed and replayed" if replay else "changed; `dead replay` runs it"
+    write(printable(f"{counted(moved.count, 'dead letter')} {outcome}."))

@@ -1,0 +1,267 @@
+"""
+`amqpworker pending`: list, show, cancel and reschedule messages that wait until they are due.
+
+Decides when to ask: while a level of the delay ladder is read, what falls due in it waits, so many messages are read only if the
+user agrees. Each command reports how long that was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amqpworker.cli.output import write, write_json
+from amqpworker.cli.questions import agreed
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, UrlOption, app_of, closing_app, examples, quiet
+from amqpworker.errors import InvalidArguments
+from amqpworker.log.terminal import printable
+from amqpworker.model.headers import time_text
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.client.pending_walk import LadderWalk
+
+ASK_ABOVE = 100_000
+PER_SECOND = 25_000
+"""How many messages a walk reads per second, roughly."""
+
+pending_app = typer.Typer(
+    no_args_is_help=True,
+    help="List, show, cancel and reschedule messages that wait until they are due: delayed ones and retries.",
+)
+
+AppChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the URL and the namespace."
+    ),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The message's id.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask, however many messages are read.")]
+
+
+@pending_app.command(
+    "list",
+    epilog=examples(
+        "amqpworker pending list --app shop.tasks:app",
+        "amqpworker pending list --task shop.tasks.remind --due-before 3600",
+        "amqpworker pending list -q emails --due-before 2026-12-24T18:00Z --json",
+    ),
+)
+def list_pending(
+    app: AppChoice = None,
+    task: Annotated[str | None, typer.Option(metavar="TASK", help="Only messages of this task.")] = None,
+    queue: Annotated[
+        str | None, typer.Option("-q", "--queue", metavar="QUEUE", help="Only messages for this queue.")
+    ] = None,
+    due_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or in so many seconds."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Messages shown in the table; JSON has all.")] = 20,
+    yes: Yes = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    List messages that wait, those that are due first.
+
+    What falls due while its level is read is late by that time at most, which is reported. A message that moves from one level to
+    the next meanwhile may be missing.
+
+    Exit codes: 0 listed, also if there are none; 1 not confirmed; 2 the levels could not be read.
+    """
+    from amqpworker.cli.pending_listing import print_array, print_table
+    from amqpworker.client.pending_api import selection
+
+    before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
+    chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
+    with _ladder(_app(app, url, namespace), yes) as walk:
+        messages = filter(chosen, walk.messages())
+        if as_json:
+            print_array(messages)
+        else:
+            print_table(messages, limit)
+
+
+@pending_app.command(
+    epilog=examples("amqpworker pending show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app")
+)
+def show(
+    message: Id,
+    app: AppChoice = None,
+    yes: Yes = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Show one message with its headers and its body.
+
+    Exit codes: 0 shown, 1 not found, 2 the levels could not be read.
+    """
+    from amqpworker.cli.pending_listing import print_whole, whole
+    from amqpworker.client.pending_api import find
+
+    with _ladder(_app(app, url, namespace), yes) as walk:
+        found = find(walk, message)
+    if found is None:
+        _not_found(message)
+    elif as_json:
+        write_json(whole(found))
+    else:
+        print_whole(found)
+
+
+@pending_app.command(
+    epilog=examples(
+        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app",
+        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --due 2027-03-01T08:00Z",
+    )
+)
+def cancel(
+    messages: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
+    app: AppChoice = None,
+    force: Annotated[bool, typer.Option("--force", help="End a task that runs already, too.")] = False,
+    due: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="When they are due (ISO 8601): the cancel holds until a week later."),
+    ] = None,
+    yes: Yes = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Cancel messages: announce it to all workers, then remove those that wait.
+
+    `removed` is a message that was found and will never run. `announced` means that no connected worker starts it, and none that
+    starts later, until the time that is shown. A task that runs sees it in current().cancelled.
+
+    Exit codes: 0 cancelled, 1 it could not be announced, 2 the levels could not be read.
+    """
+    from amqpworker.client.pending_api import cancel as cancel_messages
+
+    moment = None if due is None else _time_of(due, "--due").timestamp()
+    found = _app(app, url, namespace)
+    with closing_app(found), _ladder(found, yes) as walk:
+        removed, until = cancel_messages(found, walk, messages, force, moment)
+    until_text = time_text(int(until * 1000))
+    ids = list(dict.fromkeys(messages))
+    if as_json:
+        write_json(
+            [
+                {"id": one, "outcome": "removed", "until": None}
+                if one in removed
+                else {"id": one, "outcome": "announced", "until": until_text}
+                for one in ids
+            ]
+        )
+        return
+    for one in ids:
+        outcome = "removed" if one in removed else f"announced: no worker starts it until {until_text}"
+        write(f"{printable(one)}: {outcome}")
+
+
+@pending_app.command(
+    epilog=examples(
+        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --delay 3600",
+        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --at 2026-12-24T18:00Z",
+        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --now",
+    )
+)
+def reschedule(
+    message: Id,
+    app: AppChoice = None,
+    delay: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="Due in so many seconds from now on.")
+    ] = None,
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="Due at this time (ISO 8601).")] = None,
+    now: Annotated[bool, typer.Option("--now", help="Due now.")] = False,
+    yes: Yes = False,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """
+    Have a message that waits be due at another time. It keeps its id and its attempt.
+
+    Exit codes: 0 rescheduled, 1 not found, or not confirmed; 2 the levels could not be read.
+    """
+    from amqpworker.client.pending_api import reschedule as reschedule_message
+    from amqpworker.client.pending_api import seconds_of
+
+    if (delay is not None) + (at is not None) + now != 1:
+        raise InvalidArguments("Use one of --delay, --at and --now.")
+    seconds = seconds_of(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
+    found = _app(app, url, namespace)
+    with closing_app(found), _ladder(found, yes) as walk:
+        due = reschedule_message(found, walk, message, seconds)
+    if due is None:
+        _not_found(message)
+        return
+    due_text = time_text(int(due * 1000))
+    if as_json:
+        write_json({"id": message, "due": due_text})
+    else:
+        write(f"{printable(message)}: due {due_text}")
+
+
+def _app(target: str | None, url: str | None, namespace: str | None) -> App:
+    quiet()
+    return app_of(target, url, namespace)
+
+
+@contextmanager
+def _ladder(app: App, yes: bool) -> Iterator[LadderWalk]:
+    """Connect to read the ladder, once the user agrees, and report at the end how long a level was kept from delivering."""
+    from amqpworker.client.pending_api import Pending
+
+    with Pending(app, on_busy=_report).walk() as walk:
+        messages = sum(level.messages for level in walk.levels())
+        if messages > ASK_ABOVE:
+            question = (
+                f"{messages} messages wait. What falls due while they are read is late by up to about "
+                f"{messages // PER_SECOND} s. Read them?"
+            )
+            if not agreed(question, yes):
+                raise typer.Exit(1)
+        yield walk
+    if walk.read:
+        count = "1 message" if walk.read == 1 else f"{walk.read} messages"
+        _report(f"{count} read; what fell due meanwhile was late by at most {walk.longest:.2f} s.")
+
+
+def _report(text: str) -> None:
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def _not_found(wanted: str) -> None:
+    write(
+        f"No pending message with the id {printable(wanted)!r} was found: it may be moving to the next level of the delay ladder, "
+        f"be in its queue already, or have run."
+    )
+    raise typer.Exit(1)
+
+
+def _time_of(text: str, option: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidArguments(f"{option} {text!r} is not an ISO 8601 time such as 2026-12-24T18:00+01:00.") from None
+    if found.utcoffset() is None:
+        raise InvalidArguments(f"{option} {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
+    return found
+
+
+def _time_or_seconds(text: str, option: str) -> datetime | float:
+    try:
+        return float(text)
+    except ValueError:
+        return _time_of(text, option)
