@@ -8,6 +8,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from amqpworker import App
 from amqpworker.testing.processes import free_ports
 from tests.cli import Ended, environment, run
 from tests.pools import pool
@@ -56,20 +57,12 @@ def test_a_queue_is_paused_on_all_hosts_which_stay_ready_and_name_it(tmp_path: P
         shown = run(first, environment(), "status", health)
         assert shown.code == 0
         assert "paused: queue work" in shown.out
-        assert json.loads(command("queues", "paused", "--json").out)[0]["name"] == "work"
-        assert json.loads(command("queues", "pause", "work", "--json").out) == {
-            "queue": "work",
-            "paused": True,
-            "changed": False,
-        }
         assert vhost.count("work") == 1
-        assert command("queues", "resume", "work") == Ended(0, "The queue 'work' is resumed.\n", "")
-        wait_until(lambda: "end x" in here.ledger() + there.ledger(), 10, "what waited has run")
-        wait_until(lambda: not ask(port, "/status")[1]["paused"], 5, "it is shown no longer")
-        assert command("tasks", "pause", "shop.slow").out == "The task 'shop.slow' is paused.\n"
-        wait_until(lambda: ask(port, "/status")[1]["paused"] == ["task shop.slow"], 5, "the task is shown")
-        assert command("tasks", "resume", "shop.slow").out == "The task 'shop.slow' is resumed.\n"
-        assert command("queues", "paused").out == "Nothing is paused.\n"
-        wrong = command("queues", "pause", "wrok")
-        assert (wrong.code, wrong.out) == (2, "")
-        assert "did you mean work?" in wrong.complaint()
+        with App(vhost.url) as operator:
+            operator.queue("work")
+            assert operator.queues.resume("work")
+            wait_until(lambda: "end x" in here.ledger() + there.ledger(), 10, "what waited has run")
+            wait_until(lambda: not ask(port, "/status")[1]["paused"], 5, "it is shown no longer")
+            operator.task(name="shop.slow", queue="work")(lambda: None)
+            assert operator.queues.pause_task("shop.slow")
+            wait_until(lambda: ask(port, "/readyz")[1].get("paused") == ["task shop.slow"], 5, "the task is shown")
