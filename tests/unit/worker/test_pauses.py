@@ -35,7 +35,7 @@ def app() -> App:
 
 
 class Scene:
-    """The pauses of a process that consumes `work`, and what it was told."""
+    """The pauses of a process that consumes `work`, and what it reports."""
 
     def __init__(self) -> None:
         self.paused: list[frozenset[str]] = []
