@@ -47,6 +47,7 @@ from amqpworker.task import (
 if TYPE_CHECKING:
     from amqpworker.client.dead_letters_api import DeadLetters
     from amqpworker.client.pending_api import Pending
+    from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -300,6 +301,15 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     # ---- its parts -----------------------------------------------------------------------------------------------------
+
+    @property
+    def queues(self) -> QueueControl:
+        """Pauses and resumes queues and tasks in all worker processes."""
+        # Loaded when it is used: most programs only send.
+        from amqpworker.client.pause_writer import PauseWriter
+        from amqpworker.client.queue_control import QueueControl
+
+        return QueueControl(self, PauseWriter(self._producer, self.plan, self._addresses, self.settings))
 
     @property
     def producer(self) -> Producer:

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any, Literal
 
 from amqpworker.broker.channel_errors import access_refused, channel_error, does_not_exist
-from amqpworker.broker.connection import ChannelError, ChannelListener
+from amqpworker.broker.connection import ChannelError, ChannelListener, ConnectionEnded
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.tool_connection import Action, Answers, ToolConnection
 from amqpworker.errors import AmqpWorkerError, ConfigError, NotConnected
@@ -40,7 +40,8 @@ class Admin(ToolConnection):
         """
         Declare everything, in order; `on_declared` is called for each part once it exists.
 
-        Raises ConfigError for what exists with other arguments, AccessRefused if the user lacks a permission.
+        Raises ConfigError for what exists with other arguments or what the broker does not have, AccessRefused if the user lacks
+        a permission.
         """
         parts = list(topology)
         answers: Answers = SimpleQueue()
@@ -53,6 +54,8 @@ class Admin(ToolConnection):
         for _ in parts:
             try:
                 on_declared(self.wait_for(answers))
+            except ConnectionEnded:
+                self.wait_for(answers)  # raises why
             except ChannelError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
 

@@ -11,6 +11,12 @@ from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotCo
 
 Kind = Literal["unreachable", "denied", "incompatible"]
 OLDEST_RABBITMQ = (3, 10)
+# RabbitMQ does not name the flag.
+STREAM_REFUSED = "'rabbit_stream_queue'", "feature flag is disabled"
+NO_STREAMS = (
+    "RabbitMQ at {broker} has no streams, which pausing and cancelling use: its feature flag stream_queue is off. Enable it "
+    "(rabbitmqctl enable_feature_flag stream_queue), or run with AMQPWORKER_DECLARE=0, without both."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,15 @@ class ConnectionProblem:
     broker: str
     was_open: bool = False
 
+    @property
+    def has_no_streams(self) -> bool:
+        """Whether the broker has ended the connection because it cannot declare a stream."""
+        return all(part in self.text for part in STREAM_REFUSED)
+
     def error(self) -> AmqpWorkerError:
         """Return it as an error for a caller."""
+        if self.has_no_streams:
+            return ConfigError(NO_STREAMS.format(broker=self.broker))
         if self.kind == "denied":
             return AccessRefused(self.text)
         if self.kind == "incompatible":

@@ -22,6 +22,7 @@ from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.broker.preparation import Preparation
+from amqpworker.broker.queue_holds import QueueHolds
 from amqpworker.broker.subscriber import Subscriber
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
@@ -40,7 +41,11 @@ CANCELLED = "the broker ended the subscription: an acknowledgement came too late
 
 
 class Consumer:
-    """Consumes from queues over one connection, and recovers from the loss of a channel or of the connection."""
+    """
+    Consumes from queues over one connection, and recovers from the loss of a channel or of the connection.
+
+    `paused` are the queues that are paused; with None it subscribes to nothing before `pause` was called.
+    """
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Consumer:
         settings: Settings,
         subscriptions: Sequence[Subscription],
         receiver: DeliveryReceiver,
+        paused: frozenset[str] | None = frozenset(),
     ) -> None:
         self.subscriptions = subscriptions
         self.receiver = receiver
@@ -56,7 +62,7 @@ class Consumer:
         self._settings = settings
         self.keeper = IOThread("consumer", addresses, settings, self, user_reports_errors=True)
         self.keeper.liveness.must_stay = lambda: any(one.has_unsettled for one in list(self._channels.values()))
-        self._preparation = Preparation(self.keeper, self._subscribe)
+        self._preparation = Preparation(self.keeper, self._on_prepared)
         self._subscriber = Subscriber(settings)
         self._channels: dict[str, ConsumerChannel] = {}
         self._connection: PikaConnection | None = None
@@ -64,8 +70,7 @@ class Consumer:
         # Recoveries of a queue since a check last found its subscription sound.
         self._recoveries: dict[str, int] = {}
         self._gave_up = False
-        # The queues to hold, as other threads want it, and as it was applied last.
-        self._to_hold = self._applied_holds = frozenset[str]()
+        self._holds = QueueHolds(self, paused)
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -82,9 +87,12 @@ class Consumer:
 
     @property
     def consuming(self) -> bool:
-        """Whether every queue has a consumer that the broker confirmed, or is left to other processes for now."""
-        channels = list(self._channels.values())
-        return len(channels) == len(self.subscriptions) and all(one.is_served for one in channels)
+        """Whether every queue has a consumer that the broker confirmed, is left to other processes for now, or is paused."""
+        return all(self._is_served(one.queue) for one in self.subscriptions)
+
+    def _is_served(self, queue: str) -> bool:
+        channel = self._channels.get(queue)
+        return self._holds.is_parked(queue) or (channel is not None and channel.is_served)
 
     @property
     def broken(self) -> bool:
@@ -93,7 +101,12 @@ class Consumer:
 
     def hold(self, queues: frozenset[str]) -> None:
         """Consume nothing from these work queues for a while, and from all others again; deliveries that are here stay."""
-        self._to_hold = queues
+        self._holds.hold(queues)
+        self.keeper.wake()
+
+    def pause(self, queues: frozenset[str]) -> None:
+        """Consume from all work queues except these, and requeue what has not started of them; what runs continues."""
+        self._holds.pause(queues)
         self.keeper.wake()
 
     def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
@@ -121,7 +134,18 @@ class Consumer:
         if not self._draining:
             self._preparation.on_opened(connection)
             for subscription in self.subscriptions:
-                self._preparation.prepare(subscription)
+                self.prepare(subscription)
+
+    def prepare(self, subscription: Subscription) -> None:
+        """Subscribe to a queue once what that requires exists."""
+        self._preparation.prepare(subscription)
+
+    def _on_prepared(self, subscription: Subscription) -> None:
+        if not self._holds.is_paused(subscription.work_queue):
+            self._subscribe(subscription)
+        elif self._holds.park(subscription):
+            self.ever_consumed = True
+            self._preparation.on_consumed(subscription.queue)
 
     def _subscribe(self, subscription: Subscription) -> None:
         connection = self._connection
@@ -173,7 +197,7 @@ class Consumer:
         if self._draining:
             self._cancel_all()
         else:
-            self._hold_if_wanted(consumer_channel)
+            self._holds.hold_if_wanted(consumer_channel)
             self._replace_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
@@ -277,6 +301,7 @@ class Consumer:
         for consumer_channel in self._channels.values():
             self._invalidate(consumer_channel)
         self._channels.clear()
+        self._holds.clear()
         self._check_drained()
 
     def on_wake(self) -> None:
@@ -285,8 +310,7 @@ class Consumer:
             self._preparation.stop()
             self._cancel_all()
         else:
-            if self._to_hold is not self._applied_holds:
-                self._apply_holds()
+            self._holds.apply(list(self._channels.values()))
             if self._subscriber.has_changed:
                 self._subscriber.has_changed = False
                 for consumer_channel in list(self._channels.values()):
@@ -299,33 +323,6 @@ class Consumer:
             self._check_drained()
         return self.receiver.on_tick()
 
-    def _apply_holds(self) -> None:
-        self._applied_holds = self._to_hold
-        for consumer_channel in list(self._channels.values()):
-            if not consumer_channel.held_since or consumer_channel.work_queue in self._applied_holds:
-                self._hold_if_wanted(consumer_channel)
-            elif consumer_channel.release():  # if its channel was closed, another subscription is made anyway
-                log.debug("queue_released", queue=consumer_channel.queue)
-                self._subscribe_again(consumer_channel)
-
-    def _hold_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
-        """
-        Hold a queue if wanted; a subscription that is being made is held when it is confirmed.
-
-        The subscription is cancelled, and its channel stays open, so that what runs can be acknowledged.
-        """
-        tag = consumer_channel.lasting_tag
-        if consumer_channel.work_queue not in self._applied_holds or tag is None:
-            return
-        log.debug("queue_held", queue=consumer_channel.queue)
-        since = consumer_channel.hold()
-
-        def on_cancelled() -> None:
-            if consumer_channel.held_since == since:
-                self._on_cancel_ok(consumer_channel)
-
-        consumer_channel.cancel(tag, on_cancelled)
-
     def _replace_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
         """Ask for another consumer if its prefetch is to be another one; when it is confirmed, the former is cancelled."""
         wanted = self._subscriber.prefetch_of(consumer_channel)
@@ -333,7 +330,7 @@ class Consumer:
             consumer_channel.on_replacing(self.keeper.call_later(LONGEST_WITHHELD, consumer_channel.write_withheld))
             self._consume(consumer_channel, self._connection)
 
-    def _subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
+    def subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
         """Subscribe to a queue that was held, on the same channel."""
         connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
@@ -345,10 +342,11 @@ class Consumer:
         """Cancel each subscription once; one that is being made is cancelled when it is confirmed."""
         for consumer_channel in list(self._channels.values()):
             if (tag := consumer_channel.take_consumer_tag()) is not None:
-                consumer_channel.cancel(tag, partial(self._on_cancel_ok, consumer_channel))
+                consumer_channel.cancel(tag, partial(self.on_cancel_ok, consumer_channel))
         self._check_drained()
 
-    def _on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+    def on_cancel_ok(self, consumer_channel: ConsumerChannel) -> None:
+        """Note that a subscription has ended at our request."""
         consumer_channel.on_cancelled()
         self._check_drained()
 

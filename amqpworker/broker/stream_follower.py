@@ -23,11 +23,6 @@ from amqpworker.settings import Settings
 
 # What the streams hold is waited for as long as it arrives, and this long without any of it before it is given up for now.
 READY_WITHIN = 5.0
-FLAG_IS_OFF = "feature flag is disabled"
-STREAMS_DISABLED = (
-    "RabbitMQ at {broker} has no streams, which pausing and cancelling use: its feature flag stream_queue is off. Enable it "
-    "(rabbitmqctl enable_feature_flag stream_queue), or run with AMQPWORKER_DECLARE=0, without both."
-)
 
 
 class StreamFollower:
@@ -101,10 +96,10 @@ class StreamFollower:
         if self._addresses_to_try > 0 and not self.keeper.is_stopping:
             return
         error = problem.error()
-        if FLAG_IS_OFF in problem.text:
-            self.problem = ConfigError(STREAMS_DISABLED.format(broker=problem.broker))
+        if problem.has_no_streams and isinstance(error, ConfigError):
+            self.problem = error
             for reader in self._readers.values():
-                reader.refuse(self.problem)
+                reader.refuse(error)
         for reader in self._readers.values():
             reader.on_lost(error)
 

@@ -42,15 +42,14 @@ CHECK_EVERY = 10.0
 @dataclass(frozen=True, slots=True, eq=False)
 class FollowedStream:
     """
-    A stream to follow: what must exist first, and where it is read from: all of it, or its last entries only.
+    A stream to follow: what must exist first, and where it is read from: its first entry, an offset, or its last entries only.
 
-    `on_entry` is called in the I/O thread, in order; with `last`, and with `first` after the stream was declared again, also
-    for entries that it was called for before.
+    `on_entry` is called in the I/O thread, in order; with `last` also for entries that it was called for before.
     """
 
     name: str
     requirements: tuple[Requirement, ...]
-    start: Literal["first", "last"]
+    start: Literal["first", "last"] | int
     on_entry: Callable[[Delivery], None]
 
 
@@ -72,7 +71,7 @@ class StreamReader:
         self._declarer: Declarer | None = None
         self._current: StreamChannel | None = None
         self._end = -1
-        # The last entry that was read of a stream that is read from its first.
+        # The last entry that was read, on whichever connection.
         self._last_read: tuple[int, bytes] | None = None
         self._must_match = False
         self._refused: set[Requirement] = set()
@@ -175,8 +174,13 @@ class StreamReader:
         self._end = current.last_offset
         if current.is_probe:
             self._read_from_position()
-        else:
-            self._on_caught_up()
+            return
+        if self._last_read is not None and self._last_read[0] > self._end:
+            self._last_read = None
+            log.warning(
+                "stream_recreated", stream=self.stream.name, effect="what was read before is valid until the next entry"
+            )
+        self._on_caught_up()
 
     def _read_from_position(self) -> None:
         if self._last_read is not None and self._last_read[0] > self._end:
@@ -185,7 +189,7 @@ class StreamReader:
             self._must_match = True
             self._subscribe(self._last_read[0])
         else:
-            self._subscribe("first")
+            self._subscribe(self.stream.start)
 
     def _begin_anew(self) -> None:
         log.warning("stream_recreated", stream=self.stream.name, effect="it is read from its beginning")
@@ -195,7 +199,7 @@ class StreamReader:
     def _on_delivery(self, current: StreamChannel, delivery: Delivery) -> None:
         if current is not self._current:
             return
-        offset = _offset_of(delivery)
+        offset = offset_of(delivery)
         current.last_offset = max(current.last_offset, offset)
         if current.offset == "last":
             current.wait_until = time.monotonic() + QUIET
@@ -206,8 +210,7 @@ class StreamReader:
                 return
         elif not current.is_probe:
             self._pass_on(delivery)
-            if self.stream.start == "first":
-                self._last_read = offset, delivery.body
+            self._last_read = offset, delivery.body
         current.acknowledge(delivery.tag)
         self._check_caught_up(current)
 
@@ -303,7 +306,8 @@ class StreamReader:
             current.channel.close()
 
 
-def _offset_of(delivery: Delivery) -> int:
+def offset_of(delivery: Delivery) -> int:
+    """Return the offset of an entry in its stream, -1 if it is none."""
     headers: Any = delivery.properties.headers or {}
     offset = headers.get(OFFSET)
     return offset if isinstance(offset, int) else -1

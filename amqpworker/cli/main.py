@@ -18,6 +18,7 @@ import typer
 from amqpworker import __version__
 from amqpworker.cli.broker_command import broker_app
 from amqpworker.cli.dead_command import dead_app
+from amqpworker.cli.pause_command import add_pause_commands
 from amqpworker.cli.pending_command import pending_app
 from amqpworker.cli.queues_command import queues_app
 from amqpworker.cli.schedule_command import schedule_app
@@ -73,6 +74,7 @@ for part in (worker_app, scheduler_app, send_app, status_app, unit_app):
     program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")
+add_pause_commands(queues_app, tasks_app)
 program.add_typer(queues_app, name="queues")
 program.add_typer(pending_app, name="pending")
 program.add_typer(schedule_app, name="schedule")

@@ -231,6 +231,7 @@ def status_tables(state: dict[str, Any]) -> Group:
         parts += [*map(Text, [*lines, *_scheduler_lines(state)]), Text("")]
     parts.append(_processes_table(state))
     parts += _waiting_lines(state)
+    parts += _paused_lines(state)
     if any(process["running"] for process in state["processes"]):
         parts += [Text(""), running_table(state)]
     parts += _unknown_lines(state)
@@ -279,6 +280,14 @@ def _waiting_lines(state: dict[str, Any]) -> list[Any]:
     texts = {printable(process.get("waits", "")).rstrip(".") for process in state["processes"]}
     lines = [f"waiting for {text}" for text in sorted(texts) if text and text not in state["status"]]
     return [Text(""), *map(Text, lines)] if lines else []
+
+
+def _paused_lines(state: dict[str, Any]) -> list[Any]:
+    """Return a line with all that is paused; an older supervisor does not report it."""
+    from rich.text import Text
+
+    paused = state.get("paused", ())
+    return [Text(""), Text(f"paused: {printable(', '.join(paused))}")] if paused else []
 
 
 def _unknown_lines(state: dict[str, Any]) -> list[Any]:

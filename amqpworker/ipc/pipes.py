@@ -27,7 +27,15 @@ MAX_LINE = 16384
 MAX_UNSENT = 1 << 20
 
 Event = Literal[
-    "ready", "consuming", "misconfigured", "exiting", "suspect_query", "waiting", "leading", "unknown_tasks"
+    "ready",
+    "consuming",
+    "misconfigured",
+    "exiting",
+    "suspect_query",
+    "waiting",
+    "paused",
+    "leading",
+    "unknown_tasks",
 ]
 EVENTS = frozenset(get_args(Event))
 
@@ -42,6 +50,7 @@ class Report:
     * `misconfigured`: it can never run, for this `reason`.
     * `exiting`: it has stopped consuming by itself, for this `reason`, and ends soon.
     * `waiting`: `reason` is what it waits for before it consumes from all its queues, and why; "" once it consumes.
+    * `paused`: `keys` are the queues and tasks of it that are paused, such as `queue emails`: all of them, or as many as fit.
     * `suspect_query`: it asks which of the messages `keys` were running in a process that has died.
     * `leading`: whether it `leads` all schedulers of its name, and which one does (`leader`, HOST:PID), `since` when; both are ""
       if it does not know.

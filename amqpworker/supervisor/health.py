@@ -41,13 +41,15 @@ def respond_to(path: str, state: SupervisorStatus | None, now: float) -> tuple[i
     age = now - state.at
     if age >= ALIVE_WITHIN:
         return 503, {"status": f"the supervisor has not checked its processes for {age:.0f} s"}
-    brief = {"status": status_line(state)}
+    brief: dict[str, Any] = {"status": status_line(state)}
     if path == "/livez":
         return 200, brief
     if path == "/readyz":
-        return 200 if state.consuming >= state.wanted and not state.stopping else 503, brief
+        ready = state.consuming >= state.wanted and not state.stopping
+        return 200 if ready else 503, {**brief, "paused": state.paused} if state.paused else brief
     return 200, {
         **brief,
+        "paused": state.paused,
         "consuming": state.consuming,
         "running": state.running,
         "unknown": state.unknown,

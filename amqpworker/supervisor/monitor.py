@@ -77,7 +77,7 @@ class Monitor:
             stalled = "its recording cannot be read" if recording is None else recording.stalled_thread(now, timeout)
         scheduler = self._scheduler_of(process, worker)
         memory, unknown = worker.resident_bytes(), dict(worker.unknown)
-        return Observation(worker.pid, memory, recording, stalled, worker.waits, scheduler, unknown)
+        return Observation(worker.pid, memory, recording, stalled, worker.waits, scheduler, unknown, worker.paused)
 
     def _scheduler_of(self, process: FleetProcess | None, worker: WorkerHandle) -> SchedulerView | None:
         if process is None or (spec := self._pools[process.slot.pool]).kind != "scheduler":

@@ -18,6 +18,7 @@ from amqpworker.supervisor.slots import FleetProcess, Stage
 
 MAX_ERRORS = 10
 MAX_REASON = 200
+MAX_PAUSED = 3
 # The stages in which a process that does not consume waits for the broker.
 WAITING = frozenset({Stage.READY.value, Stage.CONSUMING.value})
 
@@ -42,7 +43,8 @@ class Observation:
     What the last check of a process has found.
 
     `stalled` is why it has stalled ("" if it has not), `waits` what it waits for until it consumes. `scheduler` is None if it
-    runs tasks. `unknown` is how many messages wait of which tasks that it does not know.
+    runs tasks. `unknown` is how many messages wait of which tasks that it does not know, `paused` are its queues and tasks that
+    are paused.
     """
 
     pid: int
@@ -52,6 +54,7 @@ class Observation:
     waits: str = ""
     scheduler: SchedulerView | None = None
     unknown: dict[str, int] = field(default_factory=dict)
+    paused: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -71,7 +74,7 @@ class ProcessView:
     `isolated` is how many isolated processes it uses, `waiting_suspects` how many messages wait for one, `unconfirmed` how many
     retries and dead letters the broker has not confirmed in time. `waits` is what it waits for until it consumes from all
     its queues, and why. `scheduler` is None if it runs tasks. `unknown` is how many messages wait of which tasks that it does
-    not know.
+    not know. `paused` are its queues and tasks that are paused, such as `queue emails`: it is ready all the same.
     """
 
     pool: str
@@ -91,6 +94,7 @@ class ProcessView:
     waits: str = ""
     scheduler: SchedulerView | None = None
     unknown: dict[str, int] = field(default_factory=dict)
+    paused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,11 @@ class SupervisorStatus:
         for process in self.processes:
             found.update(process.unknown)
         return dict(found.most_common())
+
+    @property
+    def paused(self) -> list[str]:
+        """The queues and tasks that are paused in any process, such as `queue emails`."""
+        return sorted({name for process in self.processes for name in process.paused})
 
     @property
     def waiting(self) -> list[ProcessView]:
@@ -194,6 +203,7 @@ def _view_of(process: FleetProcess, observation: Observation, started: float, no
         waiting_suspects=recording.gauges.waiting_suspects,
         unconfirmed=recording.gauges.unconfirmed,
         waits=observation.waits,
+        paused=observation.paused,
         scheduler=observation.scheduler,
         unknown=observation.unknown,
     )
@@ -210,6 +220,8 @@ def status_line(state: SupervisorStatus) -> str:
     if waiting_for_code := sum(state.unknown.values()):
         parts.append(f"{_rounded(waiting_for_code)} of unknown tasks waiting")
     parts += _scheduler_parts([process.scheduler for process in schedulers if process.consuming and process.scheduler])
+    if paused := state.paused:
+        parts.append(_paused_part(paused))
     if state.stopping:
         parts.insert(0, "stopping")
     elif state.reloading:
@@ -231,6 +243,12 @@ def _scheduler_parts(consuming: list[SchedulerView]) -> list[str]:
         return []
     leads = any(scheduler.leads for scheduler in consuming)
     return [f"scheduler {printable(consuming[0].name)} {'leads' if leads else 'is a standby'}"]
+
+
+def _paused_part(paused: list[str]) -> str:
+    """Return what is paused as a part of the status line."""
+    others = len(paused) - MAX_PAUSED
+    return f"paused: {printable(' and '.join(paused[:MAX_PAUSED]))}" + (f" and {others} more" if others > 0 else "")
 
 
 def _shorten(waits: str) -> str:

@@ -192,6 +192,9 @@ class Supervisor:
                 self._crash_history.add_queries(serial, report.keys, now)
             case "waiting":
                 self._workers[serial].waits = report.reason
+            case "paused":
+                self._workers[serial].paused = report.keys
+                self._monitor.check_soon()
             case "unknown_tasks":
                 self._workers[serial].unknown = report.waiting
             case "leading":

@@ -36,13 +36,15 @@ class WorkerHandle:
 
     `reports` is the reading end of the pipe for its reports, which have ended if `reports_ended`. `commands` writes to the other
     pipe; the process ends when that is closed, since its supervisor has ended. It starts in `folder`, if that exists, else in the
-    current folder. `waits` is what it waits for until it consumes, `leading` which scheduler leads, and `unknown` how many
-    messages wait of which tasks that it does not know, as it has reported; `garbled` if it has written other lines.
+    current folder. As it has reported, `waits` is what it waits for until it consumes, `leading` which scheduler leads, `unknown`
+    how many messages wait of which tasks that it does not know, and `paused` what of it is paused; `garbled` if it has written
+    other lines.
     """
 
     def __init__(self, spec: PoolSpec, folder: str | None = None) -> None:
         self.garbled = self.reports_ended = False
         self.waits = ""
+        self.paused: tuple[str, ...] = ()
         self.unknown: Mapping[str, int] = {}
         self.leading = Report("leading")
         self._slots = spec.slots

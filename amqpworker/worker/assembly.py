@@ -8,7 +8,7 @@ and the app's own code makes its lifespan.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from amqpworker.app import App
@@ -37,6 +37,7 @@ from amqpworker.worker.limits.limits import Limits
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import AUTO, WorkerOptions
+from amqpworker.worker.pauses import Pauses
 from amqpworker.worker.prefetch_size import Places
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
@@ -93,24 +94,24 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
-    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate])
+    subscriptions = _subscriptions(app, options)
+    pauses = Pauses(app.tasks, subscriptions, lambda paused: consumer.pause(paused), reporter)  # noqa: PLW0108
+    executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate, pauses.gate])
     pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
     runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
-    consumer = Consumer(addresses(app.url), app.settings, _subscriptions(app, options), receiver)
-    consumer.keeper.owner = options.app
+    consumer = _consumer(app, options, subscriptions, receiver)
     _record_beats(recorder, consumer, app.producer.publisher, runners)
 
     # The services, and what they need.
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
-    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter)
+    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation))
+    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
-    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request)
-    settler.listeners.add(tuner.on_settled)
-    streams = _streams(app, options, CancelledRuns(cancels, runners, isolation), consumer)
+    tuner = _prefetch_tuner(app, options, runners, consumer, stop_request, settler)
     _warn(app)
     return WorkerProcess(
         app=app,
@@ -133,13 +134,14 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
         counters=counters,
         hooks=hooks,
         # A new one is added here. They are stopped in reverse order.
-        services=(children, app_code, hooks, isolation, watch, sharing, tuner, unknown_tasks, streams),
+        services=(children, app_code, hooks, isolation, pauses, watch, sharing, tuner, unknown_tasks, streams),
     )
 
 
-def _streams(app: App, options: WorkerOptions, cancelled_runs: CancelledRuns, consumer: Consumer) -> Streams:
+def _streams(app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns) -> Streams:
     # A new stream is added here.
-    return Streams(app, options.app, [cancelled_runs.stream(app.plan)], lambda: consumer.keeper.start())  # noqa: PLW0108
+    followed = [pauses.stream(app.plan), cancelled_runs.stream(app.plan)]
+    return Streams(app, options.app, followed, pauses.on_ready)
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
@@ -156,6 +158,15 @@ def _settler(
     # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler
+
+
+def _consumer(
+    app: App, options: WorkerOptions, subscriptions: Sequence[Subscription], receiver: DeliveryReceiver
+) -> Consumer:
+    """Return the consumer: it subscribes once it is known what is paused."""
+    consumer = Consumer(addresses(app.url), app.settings, subscriptions, receiver, paused=None)
+    consumer.keeper.owner = options.app
+    return consumer
 
 
 def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Lifespan:
@@ -220,11 +231,12 @@ def _prefetch_tuner(
     runners: RunnerThreads,
     consumer: Consumer,
     stop_request: StopRequest,
+    settler: Settler,
 ) -> PrefetchTuner:
     coroutines = options.async_tasks if runners.has_coroutines else 0
     served = queue_assignments(app, options)
     places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
-    return PrefetchTuner(
+    tuner = PrefetchTuner(
         places_of,
         runners.running_now,
         runners.is_coroutine,
@@ -232,6 +244,8 @@ def _prefetch_tuner(
         consumer.set_prefetch,
         stop_request.wake,
     )
+    settler.listeners.add(tuner.on_settled)
+    return tuner
 
 
 def _warn(app: App) -> None:

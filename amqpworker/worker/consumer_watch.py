@@ -7,6 +7,7 @@ Decides the text: which broker, or which queue, and why.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from amqpworker.broker.consumer import Consumer
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError
@@ -21,10 +22,17 @@ LOG_EVERY = 5.0
 
 
 class ConsumerWatch(Service):
-    """Watches a consumer of the broker at `places`."""
+    """Watches a consumer of the broker at `places`; `problem` returns what else prevents it from consuming at all."""
 
-    def __init__(self, consumer: Consumer, places: str, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        consumer: Consumer,
+        places: str,
+        reporter: Reporter,
+        problem: Callable[[], AmqpWorkerError | None] = lambda: None,
+    ) -> None:
         self._consumer = consumer
+        self._problem = problem
         self._broker = f"the broker at {places}"
         self._reporter = reporter
         self._reported = ""
@@ -54,6 +62,8 @@ class ConsumerWatch(Service):
 
     def permanent_failure(self) -> AmqpWorkerError | None:
         """Return the problem that prevents consuming from every queue and that waiting does not fix, if there is one."""
+        if (other := self._problem()) is not None:
+            return other
         problem = self._consumer.problem
         if problem is not None and problem.kind != "unreachable":
             return problem.error()

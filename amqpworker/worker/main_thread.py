@@ -130,6 +130,8 @@ class WorkerProcess:
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
         for service in self.services:
             service.start()
+        # It subscribes once the streams are read.
+        self.consumer.keeper.start()
         if (problem := self._wait_for_consumer()) is not None:
             self.consumer.keeper.stop(CLOSE_TIMEOUT)
             self.lifespan.leave(SHUTDOWN_GRACE)

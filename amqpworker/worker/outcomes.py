@@ -64,6 +64,8 @@ CLOCKS_APART = 5.0
 HARD_LIMIT_DELAY = 1.0
 # No isolated process could be started: the message is not to blame.
 NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
+# A message of a paused task waits this long in the delay ladder, each time: a power of two units, which is one level.
+PAUSE_STEP = 64.0
 CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
 _CANCELLED_ERROR = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
 INTERRUPTED = Cancelled(Failure(_CANCELLED_ERROR, str(TaskCancelled())))
@@ -145,6 +147,11 @@ def from_times(headers: Mapping[str, int], properties: Properties, now: float) -
         log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
         return None
     return Postpone(eta / 1000 - now, "it was delivered before its time")
+
+
+def paused() -> Deferred:
+    """Return the outcome of a message whose task is paused: nothing but its place in the queue changes."""
+    return Deferred(PAUSE_STEP, "the task is paused")
 
 
 # ---- after the task has run -----------------------------------------------------------------------------------------

@@ -108,6 +108,11 @@ class DeliveryReceiver:
         """Log which tasks run for longer than the ack timeout; `reason` is why the channel is lost."""
         log_late(self._runners.running_on(channel), timeout, reason)
 
+    def on_paused(self, channel: ConsumerChannel) -> None:
+        """Requeue what has not started of a queue that is paused and not consumed any more."""
+        if count := self._requeue(list(channel.unclaimed.values())):
+            log.info("deliveries_requeued", count=count, queue=channel.queue, reason="the queue is paused")
+
     def on_channel_lost(self, channel: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is closed."""
         self._channels.discard(channel)

@@ -1,4 +1,8 @@
-"""The service that follows the streams of a worker process over one connection."""
+"""
+The service that follows the streams of a worker process over one connection.
+
+Decides that the process does not start if the broker cannot have streams although its app declares them.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from amqpworker.app import App
 from amqpworker.broker.address import addresses
 from amqpworker.broker.stream_follower import StreamFollower
 from amqpworker.broker.stream_reader import FollowedStream
+from amqpworker.errors import ConfigError
 from amqpworker.worker.service import Service
 
 
@@ -15,11 +20,23 @@ class Streams(Service):
     """
     Follows streams for what decides by them.
 
-    `on_ready` is called once each was read to its end, or cannot be read for now.
+    `on_ready` is called once each was read to its end, or cannot be read for now: not if the broker cannot have streams at all.
     """
 
     def __init__(self, app: App, owner: str, streams: Sequence[FollowedStream], on_ready: Callable[[], None]) -> None:
-        self.follower = StreamFollower(addresses(app.url), app.settings, streams, owner=owner, on_ready=on_ready)
+        self._on_ready = on_ready
+        self.follower = StreamFollower(
+            addresses(app.url), app.settings, streams, owner=owner, on_ready=self._on_follower_ready
+        )
+
+    @property
+    def problem(self) -> ConfigError | None:
+        """Why the broker cannot have streams: the process cannot start."""
+        return self.follower.problem
+
+    def _on_follower_ready(self) -> None:
+        if self.problem is None:
+            self._on_ready()
 
     def start(self) -> None:
         """Connect."""

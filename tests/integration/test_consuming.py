@@ -118,7 +118,8 @@ def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
     def note() -> None: ...
 
     with running(app, threads=1):
-        (there,) = wait_until(lambda: vhost.management.request("GET", "consumers", vhost.vhost))
+        consumers = wait_until(lambda: vhost.management.request("GET", "consumers", vhost.vhost))
+        (there,) = [one for one in consumers if one["queue"]["name"] == QUEUE]
         assert there["arguments"] == {"x-consumer-timeout": 7_200_000}
 
 

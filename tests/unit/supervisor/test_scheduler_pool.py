@@ -111,6 +111,7 @@ def observed(leading: Report) -> tuple[Monitor, Fleet, Any]:
             resident_bytes=lambda: 0,
             record_idle_elsewhere=lambda _bits: None,
             waits="",
+            paused=(),
             unknown={},
             leading=leading,
         )

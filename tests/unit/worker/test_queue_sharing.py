@@ -93,6 +93,7 @@ class Child:
 
     pid = 1
     waits = ""
+    paused: tuple[str, ...] = ()
     unknown: ClassVar[dict[str, int]] = {}
 
     def __init__(self, now: float) -> None:
