@@ -30,7 +30,7 @@ def started(workers: Pool, mark: str) -> int:
     def lines() -> list[str]:
         return [line for line in workers.ledger() if line.startswith(f"begin {mark} ")]
 
-    wait_until(lambda: bool(lines()), what=f"{mark} runs")
+    wait_until(lambda: bool(lines()), 30, f"{mark} runs")
     (line,) = lines()
     assert line.endswith("False"), "the flag of the run before is cleared"
     return int(line.split()[2])
@@ -47,9 +47,9 @@ def test_an_isolated_task_sees_its_cancel_and_with_force_its_process_is_ended(tm
             pids.append(started(workers, mark))
             announce(app, [task_id], force=force)
             if force:
-                wait_until(lambda: not alive(pids[-1]), 5, "the process is ended")
+                wait_until(lambda: not alive(pids[-1]), 10, "the process is ended")
             else:
-                wait_until(lambda mark=mark: f"end {mark} True" in workers.ledger(), 5, "the task has seen it")  # type: ignore[misc]
+                wait_until(lambda mark=mark: f"end {mark} True" in workers.ledger(), 10, "the task has seen it")  # type: ignore[misc]
         assert pids[0] == pids[1] == pids[2] != pids[3]
         wait_until(lambda: vhost.count("work") == 0, what="all are settled")
         assert workers.events("isolated_crashed") == workers.events("process_died") == []
