@@ -196,7 +196,8 @@ class Walk:
                 raise self._error(error) from error
         state = self._walker.state_of(self.queue)
         if not is_known(state) or state.consumers > 1:
-            self._requeue()
+            # One message needs no order; walkers that waited for each other's consumers to go would wait for ever.
+            self._requeue(in_steps=False)
             return False
         self.total = 1 + (state.ready or 0)
         self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
@@ -273,8 +274,8 @@ class Walk:
 
     # ---- end --------------------------------------------------------------------------------------------------------
 
-    def _requeue(self) -> None:
-        """RequeueStep what was not taken."""
+    def _requeue(self, in_steps: bool = True) -> None:
+        """Requeue what was not taken; `in_steps`, each of which waits until the one before has taken effect."""
         consumers, self._consumers = self._consumers, None
         if consumers is None:
             return
@@ -282,7 +283,8 @@ class Walk:
         steps: list[RequeueStep] = self._ask(lambda _, on_done: consumers.end(on_done))
         for step in steps:
             self._ask(lambda _, on_done, step=step: consumers.requeue(step, partial(on_done, None)))  # type: ignore[misc]
-            self._wait_for_consumers(step.left)
+            if in_steps:
+                self._wait_for_consumers(step.left)
 
     def _wait_for_consumers(self, most: int) -> None:
         """Wait until the broker has requeued what some had: else the next ones may be faster, or the next walk find a part."""
