@@ -196,7 +196,8 @@ class Walk:
                 raise self._error(error) from error
         state = self._walker.state_of(self.queue)
         if not is_known(state) or state.consumers > 1:
-            self._requeue(alone=False)
+            # One message needs no order; walkers that waited for each other's consumers to go would wait for ever.
+            self._requeue(in_steps=False)
             return False
         self.total = 1 + (state.ready or 0)
         self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
@@ -273,8 +274,8 @@ class Walk:
 
     # ---- end --------------------------------------------------------------------------------------------------------
 
-    def _requeue(self, alone: bool = True) -> None:
-        """Requeue what was not taken; unless this walker is `alone`, the consumers of others are not waited for."""
+    def _requeue(self, in_steps: bool = True) -> None:
+        """Requeue what was not taken; `in_steps`, each of which waits until the one before has taken effect."""
         consumers, self._consumers = self._consumers, None
         if consumers is None:
             return
@@ -282,7 +283,7 @@ class Walk:
         steps: list[RequeueStep] = self._ask(lambda _, on_done: consumers.end(on_done))
         for step in steps:
             self._ask(lambda _, on_done, step=step: consumers.requeue(step, partial(on_done, None)))  # type: ignore[misc]
-            if alone:
+            if in_steps:
                 self._wait_for_consumers(step.left)
 
     def _wait_for_consumers(self, most: int) -> None:

@@ -81,15 +81,15 @@ def test_a_walk_sees_a_queue_whole_and_in_order_and_leaves_it_so(
 ) -> None:
     """With 7 messages each there are more than 32 consumers."""
     monkeypatch.setattr(walk_consumers, "PORTION", portion)
-    fill(vhost, 400)
+    fill(vhost, 260)
     for _ in range(3):
-        assert walked(vhost) == list(range(400))
+        assert walked(vhost) == list(range(260))
     with QueueWalker(vhost.url, Settings()) as walker, walker.walk(QUEUE) as walk:
-        assert walk.total == 400
+        assert walk.total == 260
         assert walk.seen == 0
-        assert len(list(walk)) == walk.seen == 400
+        assert len(list(walk)) == walk.seen == 260
     assert 0 < walk.seconds < 10
-    assert vhost.count(QUEUE) == 400, "all of it was requeued before the walk had ended"
+    assert vhost.count(QUEUE) == 260, "all of it was requeued before the walk had ended"
 
 
 @pytest.mark.parametrize("portion", [5_000, 40, 7])
@@ -97,20 +97,20 @@ def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
     vhost: Broker, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
     monkeypatch.setattr(walk_consumers, "PORTION", portion)
-    fill(vhost, 600)
+    fill(vhost, 390)
     with QueueWalker(vhost.url, Settings()) as walker:
         with walker.walk(QUEUE) as walk:
             for delivery in walk:
                 if number_of(delivery) % 3 == 0:
                     walk.take([delivery])
-        assert walker.depth(QUEUE) == (400, 0)
-        rest = [number for number in range(600) if number % 3]
+        assert walker.depth(QUEUE) == (260, 0)
+        rest = [number for number in range(390) if number % 3]
         with walker.walk(QUEUE) as walk:
-            held = [delivery for delivery in walk if number_of(delivery) < 300]
+            held = [delivery for delivery in walk if number_of(delivery) < 200]
             walk.take(held[::-1])
             walk.take(held[:10])
             walk.take([])
-        assert [number for number in rest if number >= 300] == walked(vhost)
+        assert [number for number in rest if number >= 200] == walked(vhost)
         with walker.walk(QUEUE) as walk:
             for delivery in walk:
                 walk.take([delivery])
@@ -182,7 +182,7 @@ def test_ctrl_c_ends_a_walk_and_leaves_the_queue_as_it_was(vhost: Broker) -> Non
 
 def test_a_walker_that_is_killed_loses_nothing_and_the_next_walk_waits_for_all_of_it(vhost: Broker) -> None:
     fill(vhost, 6_000)
-    for stop_at in (1, 2_000, 5_500):
+    for stop_at in (1, 5_500):
         with walk_in_another_process(vhost.url, QUEUE, stop_at) as process:
             process.send_signal(signal.SIGKILL)
             assert sorted(walked(vhost)) == list(range(6_000))
@@ -201,7 +201,9 @@ def test_a_queue_has_one_walker_at_a_time_and_a_second_one_waits_or_reports_it(v
             assert len(list(walk)) == 100
 
     def walk_in_turn(_: int) -> list[int]:
-        return walked(vhost)
+        # On a busy machine it takes a while until one of four is alone.
+        with QueueWalker(vhost.url, Settings(), patience=40) as walker, walker.walk(QUEUE) as walk:
+            return [number_of(delivery) for delivery in walk]
 
     with ThreadPoolExecutor(4) as pool:
         for seen in pool.map(walk_in_turn, range(4)):
@@ -312,7 +314,7 @@ def test_due_times_and_order_stay_in_a_level_that_is_walked_while_others_publish
     with ThreadPoolExecutor(1) as pool, QueueWalker(vhost.url, Settings()) as walker:
         published = pool.submit(publish)
         try:
-            until = time.monotonic() + 3 * LEVEL_SECONDS
+            until = time.monotonic() + 2 * LEVEL_SECONDS
             while time.monotonic() < until:
                 with walker.walk(Names().level(LEVEL)) as walk:
                     numbers = [(delivery.properties.headers or {})["number"] for delivery in walk]

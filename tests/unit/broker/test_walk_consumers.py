@@ -93,7 +93,7 @@ class Scene:
         return list(consumer.deliveries)
 
     def end(self) -> list[str]:
-        """RequeueStep the rest; return what was done, with how many consumers may be left after each step."""
+        """Requeue the rest; return what was done, with how many consumers may be left after each step."""
         self.log.clear()
         steps: list[list[RequeueStep]] = []
         self.consumers.end(steps.append)
