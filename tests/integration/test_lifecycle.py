@@ -154,6 +154,11 @@ class Life:
         named = "task=later" if line == "task_unknown" else task_id
         return any(one.startswith(f"{line} ") and named in one for one in messages)
 
+    def wait_for_pauses(self, changes: int) -> None:
+        """Wait until the worker has read this many changes of what is paused."""
+        read = "pauses_changed "
+        wait_until(lambda: sum(one.getMessage().startswith(read) for one in self.caplog.records) == changes, 10, read)
+
     def expect(self, task_id: str, *steps: tuple[type, str]) -> None:
         """Wait until a worker has settled a message this often, each time with this outcome, by this transition."""
         kinds = [kind for kind, _ in steps]
@@ -326,6 +331,18 @@ def pending(life: Life) -> None:
     life.expect(moved, (Done, "done"))
 
 
+def paused(life: Life) -> None:
+    """Its task is paused when it is delivered, and resumed before it is delivered again."""
+    life.app.queues.pause_task("repaired")
+    life.wait_for_pauses(1)
+    waits = life.send("repaired")
+    life.expect(waits, (Deferred, "paused"))
+    life.app.queues.resume_task("repaired")
+    life.wait_for_pauses(2)
+    assert life.app.pending.reschedule(waits, delay=0)
+    life.expect(waits, (Deferred, "paused"), (Dead, "failed"))
+
+
 def replayed_or_dropped(life: Life) -> None:
     """What becomes of a dead letter is decided by its operator."""
     replayed, dropped = life.send("repaired"), life.send("rejects")
@@ -397,6 +414,7 @@ WITH_A_WORKER: list[Callable[[Life], None]] = [
     renewed,
     stranded,
     pending,
+    paused,
     replayed_or_dropped,
     moved,
     redelivered,
