@@ -100,6 +100,7 @@ class Walk:
         self._requested = 0
         self._has_taken = False
         self._is_over = False
+        self._is_shared = False
         self._began = self._ended = 0.0
 
     @property
@@ -118,12 +119,11 @@ class Walk:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            # A part of a queue would be requeued behind what was requeued before: only a whole one keeps its order.
-            while self._next_portion():
-                pass
+            self._read_rest()
             self._requeue()
         except (AmqpWorkerError, ChannelError) as error:
-            if kind is None and self._has_taken:
+            # A generator that is closed, as by `return` out of a loop, does not fail: its caller has to learn this, too.
+            if self._has_taken and (kind is None or issubclass(kind, GeneratorExit)):
                 raise NotConnected(
                     f"What was taken last from queue {self.queue!r} may be in it again: {error}"
                 ) from error
@@ -251,14 +251,26 @@ class Walk:
                     raise self._error(answer)
 
     def _is_empty(self, consumer: WalkConsumer) -> bool:
-        """Ask on the consumer's own channel, where the answer is behind what was delivered."""
+        """
+        Ask on the consumer's own channel, where the answer is behind what was delivered.
+
+        A queue from which another consumer has got messages only seems to be empty. The broker counts the walk's own consumers
+        while they have messages, cancelled ones included; so there are never more of them than were subscribed.
+        """
         if not consumer.is_subscribed or (channel := consumer.channel) is None:
             return False
         state: QueueState = self._ask(lambda _, on_done: channel.ask(self.queue, on_done))
-        return not state.ready and is_known(state)
+        self._is_shared = state.consumers > self._subscribed
+        return not state.ready and is_known(state) and not self._is_shared
 
     def _check_silence(self, seconds: float) -> None:
         if seconds > self._walker.timeout:
+            self._is_over = True
+            if self._is_shared:
+                raise QueueBusy(
+                    f"Another program has begun to read queue {self.queue!r} during the walk, and does not end: what it has "
+                    f"received is not shown. Try again, or end that program."
+                )
             raise NotConnected(f"RabbitMQ delivered nothing of queue {self.queue!r} for {seconds:.2g} s.")
 
     def _checked(self, delivery: Delivery) -> Delivery:
@@ -273,6 +285,12 @@ class Walk:
             raise self._error(self._failure or NotConnected(self._lost()))
 
     # ---- end --------------------------------------------------------------------------------------------------------
+
+    def _read_rest(self) -> None:
+        """Read to the end: a part would be requeued behind what was requeued before, only a whole queue keeps its order."""
+        with suppress(QueueBusy):
+            while portion := self._next_portion():
+                portion.clear()
 
     def _requeue(self, in_steps: bool = True) -> None:
         """Requeue what was not taken; `in_steps`, each of which waits until the one before has taken effect."""

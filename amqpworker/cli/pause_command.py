@@ -115,7 +115,7 @@ def list_paused(app: AppWithName, as_json: AsJson = False) -> None:
 
 def _show(kind: Kind, name: str, state: str, changed: bool, as_json: bool) -> None:
     if as_json:
-        write_json({kind: name, "paused": state == "paused", "changed": changed})
+        write_json([{kind: name, "paused": state == "paused", "changed": changed}])
     elif changed:
         write(f"The {kind} {printable(name)!r} is {state}.")
     else:

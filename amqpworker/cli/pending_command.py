@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,7 +73,7 @@ def list_pending(
     List messages that wait, those that are due first.
 
     What falls due while its level is read is late by that time at most, which is reported. A message that moves from one level to
-    the next meanwhile may be missing.
+    the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
     Exit codes: 0 listed, also if there are none; 1 not confirmed; 2 the levels could not be read.
     """
@@ -82,8 +82,9 @@ def list_pending(
 
     before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
-    with _ladder(_app(app, url, namespace), yes) as walk:
-        messages = filter(chosen, walk.messages())
+    # Closed before the connection, which would requeue a part of a level only.
+    with _ladder(_app(app, url, namespace), yes) as walk, closing(walk.messages()) as found:
+        messages = filter(chosen, found)
         if as_json:
             print_array(messages)
         else:
@@ -112,9 +113,9 @@ def show(
     with _ladder(_app(app, url, namespace), yes) as walk:
         found = find(walk, message)
     if found is None:
-        _not_found(message)
+        _not_found(message, as_json)
     elif as_json:
-        write_json(whole(found))
+        write_json([whole(found)])
     else:
         print_whole(found)
 
@@ -142,16 +143,16 @@ def cancel(
     Cancel messages: announce it to all workers, then remove those that wait.
 
     `removed` is a message that was found and will never run. `announced` means that no connected worker starts it, and none that
-    starts later, until the time that is shown. A task that runs sees it in current().cancelled.
+    starts later, until the time that is shown. A task that runs sees it in current().cancelled. Once standard error has that it is announced, this holds, also if a level cannot be read afterwards.
 
-    Exit codes: 0 cancelled, 1 it could not be announced, 2 the levels could not be read.
+    Exit codes: 0 cancelled, 1 it may not be announced: cancel again; 2 the levels could not be read.
     """
     from amqpworker.client.pending_api import cancel as cancel_messages
 
     moment = None if due is None else _time_of(due, "--due").timestamp()
     found = _app(app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
-        removed, until = cancel_messages(found, walk, messages, force, moment)
+        removed, until = cancel_messages(found, walk, messages, force, moment, _report_announced)
     until_text = time_text(int(until * 1000))
     ids = list(dict.fromkeys(messages))
     if as_json:
@@ -204,11 +205,11 @@ def reschedule(
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)
     if due is None:
-        _not_found(message)
+        _not_found(message, as_json)
         return
     due_text = time_text(int(due * 1000))
     if as_json:
-        write_json({"id": message, "due": due_text})
+        write_json([{"id": message, "due": due_text}])
     else:
         write(f"{printable(message)}: due {due_text}")
 
@@ -223,30 +224,54 @@ def _ladder(app: App, yes: bool) -> Iterator[LadderWalk]:
     """Connect to read the ladder, once the user agrees, and report at the end how long a level was kept from delivering."""
     from amqpworker.client.pending_api import Pending
 
-    with Pending(app, on_busy=_report).walk() as walk:
-        messages = sum(level.messages for level in walk.levels())
-        if messages > ASK_ABOVE:
-            question = (
-                f"{messages} messages wait. What falls due while they are read is late by up to about "
-                f"{messages // PER_SECOND} s. Read them?"
-            )
-            if not agreed(question, yes):
-                raise typer.Exit(1)
-        yield walk
-    if walk.read:
-        count = "1 message" if walk.read == 1 else f"{walk.read} messages"
-        _report(f"{count} read; what fell due meanwhile was late by at most {walk.longest:.2f} s.")
+    walk = Pending(app, on_busy=_report).walk()
+    try:
+        with walk:
+            _ask(walk, yes)
+            yield walk
+    finally:
+        if walk.read:
+            count = "1 message" if walk.read == 1 else f"{walk.read} messages"
+            _report(f"{count} read; what fell due meanwhile was late by at most {walk.longest:.2f} s.")
+
+
+def _ask(walk: LadderWalk, yes: bool) -> None:
+    """Ask if many messages are to be read, and report what is not known of them; ends the command if the user does not agree."""
+    levels = walk.levels()
+    if walk.missing:
+        _report(
+            f"{len(walk.missing)} levels of the delay ladder do not exist, from {walk.missing[-1]!r} to {walk.missing[0]!r}: what waited "
+            f"in them is lost. Create them with `amqpworker topology declare`."
+        )
+    busy = [level.name for level in levels if level.is_read]
+    for name in busy:
+        _report(f"another program is reading queue {name!r}: its messages are not all counted")
+    messages = sum(level.messages for level in levels)
+    if messages > ASK_ABOVE:
+        question = (
+            f"{'At least ' if busy else ''}{messages} messages wait. What falls due while they are read is late by up to about "
+            f"{messages // PER_SECOND} s{' or more' if busy else ''}. Read them?"
+        )
+        if not agreed(question, yes):
+            raise typer.Exit(1)
 
 
 def _report(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
-def _not_found(wanted: str) -> None:
-    write(
-        f"No pending message with the id {printable(wanted)!r} was found: it may be moving to the next level of the delay ladder, "
-        f"be in its queue already, or have run."
-    )
+def _report_announced(until: float) -> None:
+    _report(f"announced, until {time_text(int(until * 1000))}; what waits is removed …")
+
+
+def _not_found(wanted: str, as_json: bool) -> None:
+    if as_json:
+        write_json([])
+    else:
+        write(
+            f"No pending message with the id {printable(wanted)!r} was found: it may be moving to the next level of the delay ladder, "
+            f"be in its queue already, or have run."
+        )
     raise typer.Exit(1)
 
 

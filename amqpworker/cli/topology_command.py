@@ -220,6 +220,9 @@ def _show_findings(findings: list[Finding], whole: Topology, with_management: bo
     write(f"{_counted(whole)}: {', '.join(counts) or 'all as they should be'}.")
     if not with_management:
         write("Not compared: members, bindings and policies; add --management URL for these.")
+    write(
+        'Hint: the UI\'s "Get messages" reorders a level of the delay ladder, which makes\nmessages late. Use `amqpworker pending` instead.'
+    )
 
 
 def _show_leaders(members: Mapping[str, Membership]) -> None:

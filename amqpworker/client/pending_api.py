@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from amqpworker.client.cancelling import CancellingApp, announce, report_removed
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.pending_walk import LadderWalk
 from amqpworker.client.send_errors import refuse_io_thread, was_closed_before
 from amqpworker.errors import InvalidArguments
+from amqpworker.model.headers import ETA
 from amqpworker.model.pending_message import PendingMessage
 from amqpworker.policies.durations import duration, seconds_until, timestamp_of
 from amqpworker.routing.envelope import rescheduled
@@ -76,8 +77,9 @@ class Pending:
         chosen = selection(task, queue, due_before, time.time())
 
         def messages() -> Iterator[PendingMessage]:
-            with self.walk() as walk:
-                yield from filter(chosen, walk.messages())
+            # Closed before the connection, which would requeue a part of a level only.
+            with self.walk() as walk, closing(walk.messages()) as found:
+                yield from filter(chosen, found)
 
         return messages()
 
@@ -96,8 +98,10 @@ class Pending:
         connected, or starts, until seven days after it is `due` (default: now). If it runs already, `current().cancelled` becomes
         true; with `force` it is ended.
 
+        If it raises QueueBusy or AccessRefused, it is announced, and nothing more is removed.
+
         Raises:
-            SendError: it was not announced.
+            SendError: it may not be announced: cancel again, any number of times.
             InvalidArguments: an id is not valid, or `due` has no time zone.
             ResultStoreError: the result store cannot be written; those not removed by then are announced.
         """
@@ -115,8 +119,8 @@ class Pending:
         """
         Have a message be due in `delay` from now on (0 is now), or `at` a time; false if it was not found.
 
-        It keeps its id and its attempt. It is published again, and removed once that is confirmed: if the confirm is lost, it may
-        run at both times.
+        It keeps its id and its attempt; if several have this id, it is done with all of them. It is published again, and removed
+        once that is confirmed: if the confirm is lost, it may run at both times.
 
         Raises:
             InvalidArguments: not exactly one of `delay` and `at` is given, it is not valid, or the message expires before it.
@@ -166,13 +170,23 @@ def find(walk: LadderWalk, wanted: str) -> PendingMessage | None:
 
 
 def cancel(
-    app: PendingApp, walk: LadderWalk, ids: Iterable[str], force: bool, due: float | None
+    app: PendingApp,
+    walk: LadderWalk,
+    ids: Iterable[str],
+    force: bool,
+    due: float | None,
+    on_announced: Callable[[float], None] = lambda _: None,
 ) -> tuple[set[str], float]:
-    """Announce cancels and remove what is found; return the ids of what was removed, and until when the others hold."""
+    """
+    Announce cancels and remove what is found; return the ids of what was removed, and until when the others hold.
+
+    `on_announced` is called with that time as soon as it is announced: it holds then, whatever fails afterwards.
+    """
     wanted = set(ids)
     if not wanted:
         return set(), time.time()
     until = announce(app, wanted, due=due, force=force)
+    on_announced(until)
     removed: set[str] = set()
     with closing(walk.walks()) as walks:
         for level, messages in walks:
@@ -186,16 +200,39 @@ def cancel(
 
 
 def reschedule(app: PendingApp, walk: LadderWalk, wanted: str, delay: Callable[[float], float]) -> float | None:
-    """Publish a message again and remove it; return when it is due (seconds since the epoch), `None` if it was not found."""
+    """
+    Publish what has an id again, and remove it; return when it is due (seconds since the epoch), `None` if it was not found.
+
+    Ids are the users' own, so several messages may have one: each is published. A copy of one that was published is removed only.
+    """
+    published: dict[tuple[object, ...], Any] = {}
+    due: float | None = None
     with closing(walk.walks()) as walks:
         for level, messages in walks:
-            if copies := [message for message in messages if message.id == wanted]:
-                now = time.time()
-                wait = delay(now)
-                _publish(app, rescheduled(copies[0].message, wait, app.plan.names, now))
-                level.take([copy.message for copy in copies])
-                return now + wait
-    return None
+            found = [one for one in messages if one.id == wanted and not _is_own_copy(one, published)]
+            if not found:
+                continue
+            now = time.time()
+            wait = delay(now)
+            distinct = {_identity(one): one for one in reversed(found) if _identity(one) not in published}
+            copies = {key: rescheduled(one.message, wait, app.plan.names, now) for key, one in distinct.items()}
+            for key, copy in copies.items():
+                _publish(app, copy)
+                published[key] = (copy.properties.headers or {}).get(ETA)
+            level.take([one.message for one in found])
+            due = now + wait if copies else due
+    return due
+
+
+def _identity(message: PendingMessage) -> tuple[object, ...]:
+    """Return what two copies of one message share, and two messages with one id do not."""
+    return message.task, message.queue, message.attempt, message.first_sent, message.message.body
+
+
+def _is_own_copy(message: PendingMessage, published: dict[tuple[object, ...], Any]) -> bool:
+    """Return whether it was published a moment ago, into a level that is read later."""
+    eta = (message.message.properties.headers or {}).get(ETA)
+    return eta is not None and published.get(_identity(message)) == eta
 
 
 def _publish(app: PendingApp, publication: Publication) -> None:

@@ -1,7 +1,7 @@
 """
 Reading the delay ladder: its levels as whole queues, from the top down.
 
-Decides the order, which catches what moves down meanwhile, and that no message is yielded twice. A message that is between two
+Decides the order, which catches what moves down meanwhile, and that a list has no message twice. A message that is between two
 levels at the wrong moment is missed: that it was not found does not mean that it has run.
 """
 
@@ -24,11 +24,12 @@ SOON = 600.0
 
 
 class Level(NamedTuple):
-    """A level of the ladder that is not empty."""
+    """A level of the ladder that is not empty; while it `is_read` by another program, more `messages` may be in it."""
 
     number: int
     name: str
     messages: int
+    is_read: bool
 
 
 class LadderWalk:
@@ -36,7 +37,8 @@ class LadderWalk:
     A connection that reads the levels, as a context manager.
 
     `longest` is how long the longest walk of a level took, in seconds: what fell due in that level meanwhile is late by at most
-    that. `read` counts the messages. `on_busy` is called with a text for people before it waits for another reader of a level.
+    that. `read` counts the messages. `missing` has the levels that do not exist though others do, once `levels` has returned;
+    their messages are lost, and nothing else fails because of them. `on_busy` is called with a text for people before it waits for another reader of a level.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class LadderWalk:
     ) -> None:
         self.longest = 0.0
         self.read = 0
+        self.missing: list[str] = []
         self._names = names
         self._now = now
         self._walker = QueueWalker(url, settings, on_busy=on_busy)
@@ -62,21 +65,32 @@ class LadderWalk:
 
     def levels(self) -> list[Level]:
         """Return the levels that are not empty, from the top down."""
-        found = []
+        found, missing = [], []
         for number in range(LEVELS - 1, -1, -1):
             name = self._names.level(number)
             depth = self._walker.depth(name)
-            if depth is not None and (depth.messages or depth.consumers):
-                found.append(Level(number, name, depth.messages))
+            if depth is None:
+                missing.append(name)
+            elif depth.messages or depth.consumers:
+                found.append(Level(number, name, depth.messages, depth.consumers > 0))
+        self.missing = missing if len(missing) < LEVELS else []
         return found
 
     def walks(self) -> Generator[tuple[Walk, Iterator[PendingMessage]]]:
         """
-        Yield the walk of each level with the messages that it finds; the walk ends when the next one is asked for.
+        Yield the walk of each level with all messages that it finds; the walk ends when the next one is asked for.
 
-        The level is kept from delivering meanwhile. Raises QueueBusy, NotConnected, AccessRefused or SendError.
+        Those that are not taken may be met again in a lower level. The level is kept from delivering meanwhile. Raises QueueBusy, NotConnected, AccessRefused or SendError.
         """
-        seen: set[int] = set()
+        return self._walks(None)
+
+    def messages(self) -> Generator[PendingMessage]:
+        """Yield each message that waits, and was in a level while that was read, once; raises as `walks` does."""
+        with closing(self._walks(set())) as walks:
+            for _, found in walks:
+                yield from found
+
+    def _walks(self, seen: set[int] | None) -> Generator[tuple[Walk, Iterator[PendingMessage]]]:
         for number in range(LEVELS - 1, -1, -1):
             name = self._names.level(number)
             depth = self._walker.depth(name)
@@ -89,13 +103,7 @@ class LadderWalk:
             finally:
                 self.longest = max(self.longest, walk.seconds)
 
-    def messages(self) -> Generator[PendingMessage]:
-        """Yield each message that waits, and was in a level while that was read; raises as `walks` does."""
-        with closing(self.walks()) as walks:
-            for _, found in walks:
-                yield from found
-
-    def _of_level(self, number: int, walk: Walk, seen: set[int]) -> Iterator[PendingMessage]:
+    def _of_level(self, number: int, walk: Walk, seen: set[int] | None) -> Iterator[PendingMessage]:
         for delivery in walk:
             self.read += 1
             if delivery.routing_key == self._names.cancelled:
@@ -105,8 +113,9 @@ class LadderWalk:
             below = waits - UNIT * (1 << number)
             # Else it was, and will be, in this level only while the ladder is read.
             is_moving = message.is_latest or message.due.timestamp() - below < now + SOON
-            if message.id and is_moving:
-                key = hash((message.id, message.attempt if message.is_latest else message.due))
+            if seen is not None and message.id and is_moving:
+                moment = message.attempt if message.is_latest else message.due
+                key = hash((message.id, message.task, message.queue, moment))
                 if key in seen:
                     continue
                 seen.add(key)

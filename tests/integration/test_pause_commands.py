@@ -32,12 +32,12 @@ def test_a_queue_is_paused_listed_and_resumed(cli: Cli) -> None:
     shown = cli("queues paused").out
     assert "emails" in shown
     assert listed["since"] in shown
-    assert cli("queues resume emails --json").json == {"queue": "emails", "paused": False, "changed": True}
+    assert cli("queues resume emails --json").json == [{"queue": "emails", "paused": False, "changed": True}]
     assert cli("queues resume emails") == Ended(0, "The queue 'emails' is not paused.\n", "")
 
 
 def test_a_task_is_paused_and_resumed(cli: Cli) -> None:
-    assert cli("tasks pause shop.welcome --json").json == {"task": "shop.welcome", "paused": True, "changed": True}
+    assert cli("tasks pause shop.welcome --json").json == [{"task": "shop.welcome", "paused": True, "changed": True}]
     assert [one["kind"] for one in cli("queues paused --json").json] == ["task"]
     assert cli("tasks resume shop.welcome") == Ended(0, "The task 'shop.welcome' is resumed.\n", "")
 

@@ -7,13 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pika
 import pytest
 
-from amqpworker import App, InvalidArguments, TaskFailed
-from amqpworker.cli import pending_command
+from amqpworker import AccessRefused, App, InvalidArguments, Settings, TaskFailed
+from amqpworker.broker import walk_consumers
+from amqpworker.broker.queue_walk import QueueWalker
+from amqpworker.cli import pending_command, pending_listing
+from amqpworker.client import pending_walk
+from amqpworker.model.pending_message import PendingMessage
 from amqpworker.routing.topology import Names
 from amqpworker.task import Task
 from tests.cli import Ended, run_here
@@ -192,6 +197,74 @@ def test_walks_beside_senders_and_workers_lose_nothing(app: App, remind: Task[[i
     assert sorted(ran) == list(range(500))
 
 
+def test_two_messages_with_one_id_are_rescheduled_both_and_removed_both(
+    app: App, remind: Task[[int], int], vhost: Broker
+) -> None:
+    """Ids are the users' own."""
+
+    @app.task(name="other", queue="reports")
+    def other(n: int) -> None: ...
+
+    remind.options(delay=3600, id="one").send(1)
+    other.options(delay=3600, id="one").send(2)
+    remind.options(delay=500_000, id="one").send(3)
+    assert app.pending.reschedule("one", delay=5000) is True
+    found = sorted(one.message.body for one in app.pending.list())
+    assert found == [b'{"n":1}', b'{"n":2}', b'{"n":3}']
+    assert not [one for one in app.pending.list() if one.due > datetime.now(UTC) + timedelta(seconds=5001)]
+    assert app.pending.reschedule("one", delay=0) is True
+    vhost.wait_for_count("emails", 2)
+    vhost.wait_for_count("reports", 1)
+    assert list(app.pending.list()) == []
+
+
+def test_each_copy_of_a_message_is_removed_and_one_of_them_is_rescheduled(
+    app: App, remind: Task[[int], int], vhost: Broker
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=300)
+
+    def send_twice() -> None:
+        message = remind.options(at=soon, id="m-1").message(1)
+        for _ in range(2):
+            app.send(message)
+        assert [one.id for one in app.pending.list()] == ["m-1"], "a list has it once"
+
+    def count() -> int:
+        return sum(max(vhost.count(Names().level(number)), 0) for number in range(31))
+
+    send_twice()
+    assert app.pending.cancel("m-1") == {"m-1": "removed"}
+    assert count() == 0
+    send_twice()
+    assert app.pending.reschedule("m-1", delay=5000) is True
+    wait_until(lambda: count() == 1)
+    assert app.pending.reschedule("m-1", delay=60) is True
+    wait_until(lambda: count() == 1)
+
+
+def test_a_list_that_is_left_early_leaves_the_order_of_its_level(
+    app: App, remind: Task[[int], int], cli: Callable[[str], Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk_consumers, "PORTION", 2)
+    for number in range(9):
+        remind.options(delay=3600, id=f"m-{number}").send(number)
+    order = [one.id for one in app.pending.list()]
+
+    def interrupted(messages: Iterator[PendingMessage], _: int) -> None:
+        next(messages)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pending_listing, "print_table", interrupted)
+    ended = cli("list")
+    assert [one.id for one in app.pending.list()] == order
+    assert ended.code == 130
+    assert "read; what fell due meanwhile was late by at most" in ended.err
+    messages = app.pending.list()
+    next(messages)
+    del messages
+    assert [one.id for one in app.pending.list()] == order
+
+
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 
@@ -223,7 +296,9 @@ def test_the_program_lists_and_shows_what_waits(cli: Callable[[str], Ended], rem
     shown = cli("show m-2")
     assert shown.code == 0
     assert "aw-eta" in shown.out
-    assert cli("show m-2 --json").json["body"] == {"n": 2}
+    (whole,) = cli("show m-2 --json").json
+    assert whole["body"] == {"n": 2}
+    assert cli("show none --json").json == []
     ended = cli("show none")
     assert ended.code == 1
     assert "No pending message with the id 'none' was found: it may be moving" in ended.out
@@ -232,17 +307,20 @@ def test_the_program_lists_and_shows_what_waits(cli: Callable[[str], Ended], rem
 def test_the_program_cancels_and_reschedules(cli: Callable[[str], Ended], remind: Task[[int], int]) -> None:
     for number in range(3):
         remind.options(delay=5000, id=f"m-{number}").send(number)
-    rescheduled = cli("reschedule m-0 --delay 100 --json")
-    assert rescheduled.json["id"] == "m-0"
-    assert cli("list --due-before 200 --json").json[0]["due"] == rescheduled.json["due"]
+    (rescheduled,) = cli("reschedule m-0 --delay 100 --json").json
+    assert rescheduled["id"] == "m-0"
+    assert cli("list --due-before 200 --json").json[0]["due"] == rescheduled["due"]
     assert cli("reschedule m-1 --at 2030-01-01T00:00Z").out == "m-1: due 2030-01-01T00:00:00.000Z\n"
     assert cli("reschedule none --now").code == 1
+    missing = cli("reschedule none --now --json")
+    assert (missing.code, missing.json) == (1, [])
     cancelled = cli("cancel m-0 none --due 2031-01-01T00:00Z")
     assert cancelled.code == 0
     assert cancelled.out.splitlines() == [
         "m-0: removed",
         "none: announced: no worker starts it until 2031-01-08T00:00:00.000Z",
     ]
+    assert cancelled.err.startswith("announced, until 2031-01-08T00:00:00.000Z; ")
     assert cli("cancel m-1 --json").json == [{"id": "m-1", "outcome": "removed", "until": None}]
     assert [row["id"] for row in cli("list --json").json] == ["m-2"]
     for wrong in (
@@ -267,6 +345,44 @@ def test_the_program_asks_before_it_reads_many(
     assert "2 messages wait" in ended.complaint()
     assert "--yes" in ended.err
     assert len(cli("list --yes --json").json) == 2
+
+
+def test_the_program_reports_what_it_does_not_know_of_the_ladder(
+    cli: Callable[[str], Ended], remind: Task[[int], int], vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remind.options(delay=16, id="m-1").send(1)
+    level = Names().level(7)
+    monkeypatch.setattr(pending_walk, "QueueWalker", partial(QueueWalker, patience=0.2))
+    with QueueWalker(vhost.url, Settings()) as other, other.walk(level):
+        ended = cli("cancel m-1 --due 2031-01-01T00:00Z")
+    assert ended.code == 2
+    first, second, *_ = ended.err.splitlines()
+    assert first == f"another program is reading queue {level!r}: its messages are not all counted"
+    assert second.startswith("announced, until 2031-01-08T00:00:00.000Z; ")
+    vhost.delete_queue(level)
+    ended = cli("list")
+    assert ended.out == "No messages are pending.\n"
+    assert f"1 levels of the delay ladder do not exist, from {level!r}" in ended.err
+
+
+def test_few_permissions_are_enough_to_read_and_to_change_what_is_pending(
+    app: App, remind: Task[[int], int], make_app: Callable[..., App], stranger: Callable[..., str]
+) -> None:
+    """As docs/topology.md has them."""
+    for number in range(3):
+        remind.options(delay=3600, id=f"m-{number}").send(number)
+    app.pending.cancel("none")  # declares the stream of cancels
+    levels = r"^amqpworker\.delay\.\d\d$"
+    reader = make_app(stranger(read=levels), declare=False)
+    assert len(list(reader.pending.list())) == 3
+    with pytest.raises(AccessRefused):
+        reader.pending.reschedule("m-0", delay=60)
+    operator = make_app(stranger(write=r"^amqpworker\.(tasks|due|delay\.\d\d)$", read=levels), declare=False)
+    assert operator.pending.reschedule("m-0", delay=0) is True
+    assert operator.pending.reschedule("m-1", delay=60) is True
+    far = datetime.now(UTC) + timedelta(days=1)
+    assert operator.pending.cancel("m-1") == {"m-1": "removed"}
+    assert operator.pending.cancel("m-2", due=far) == {"m-2": "removed"}
 
 
 def test_a_message_of_another_program_is_listed_too(

@@ -221,6 +221,49 @@ def test_another_consumer_of_the_queue_is_an_error(vhost: Broker) -> None:
             pass
 
 
+def test_a_walk_that_is_left_early_does_not_keep_the_rest_of_the_queue_in_memory(
+    vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk_consumers, "PORTION", 10)
+    fill(vhost, 200)
+    kept: list[int] = []
+    end = walk_consumers.WalkConsumers.end
+
+    def counting(self: walk_consumers.WalkConsumers, on_ready: Callable[..., None]) -> None:
+        kept.append(sum(len(one.deliveries) for one in self._made.values()))
+        end(self, on_ready)
+
+    monkeypatch.setattr(walk_consumers.WalkConsumers, "end", counting)
+    with QueueWalker(vhost.url, Settings()) as walker, walker.walk(QUEUE) as walk:
+        next(iter(walk))
+    (count,) = kept
+    assert count <= 20
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_consumer_that_came_later_is_waited_for_or_reported_and_what_it_has_is_not_taken_for_the_end(
+    vhost: Broker, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(walk_consumers, "PORTION", 4)
+    fill(vhost, 20)
+    with QueueWalker(vhost.url, Settings(), timeout=1.5) as walker:
+        with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
+            deliveries = iter(walk)
+            seen = [number_of(next(deliveries))]
+            channel.basic_qos(prefetch_count=6)
+            channel.basic_consume(QUEUE, lambda *_: None)
+            # one portion was read ahead
+            vhost.wait_for_count(QUEUE, 9)
+            if ends:
+                other = channel.connection._impl._transport._sock
+                threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
+            with nullcontext() if ends else pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
+                seen += map(number_of, deliveries)
+        if ends:
+            assert sorted(seen) == list(range(20))
+        wait_until(lambda: vhost.count(QUEUE) == 20)
+
+
 def test_messages_that_leave_the_queue_meanwhile_are_not_waited_for(vhost: Broker) -> None:
     fill(vhost, 100)
     with QueueWalker(vhost.url, Settings()) as walker:
@@ -247,6 +290,25 @@ def test_a_lost_connection_is_an_error_and_everything_is_in_the_queue_again(vhos
         wait_until(lambda: walker.connection is not None)
         with walker.walk(QUEUE) as walk:
             assert sorted(map(number_of, walk)) == list(range(300))
+
+
+def test_a_lost_ack_is_an_error_of_a_generator_that_is_closed(vhost: Broker) -> None:
+    fill(vhost, 3)
+
+    def taken(walker: QueueWalker) -> Iterator[Delivery]:
+        with walker.walk(QUEUE) as walk:
+            for delivery in walk:
+                walk.take([delivery])
+                yield delivery
+
+    with QueueWalker(vhost.url, Settings()) as walker:
+        deliveries = taken(walker)
+        next(deliveries)
+        connection = walker.connection
+        vhost.close_connections()
+        wait_until(lambda: walker.connection is not connection)
+        with pytest.raises(NotConnected, match="What was taken last"):
+            deliveries.close()  # type: ignore[attr-defined]
 
 
 def test_a_queue_that_does_not_exist_or_is_deleted_is_an_error(vhost: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
