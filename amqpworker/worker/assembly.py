@@ -38,7 +38,6 @@ from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import AUTO, WorkerOptions
 from amqpworker.worker.pauses import Pauses
-from amqpworker.worker.prefetch_size import Places
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
@@ -233,9 +232,7 @@ def _prefetch_tuner(
     stop_request: StopRequest,
     settler: Settler,
 ) -> PrefetchTuner:
-    coroutines = options.async_tasks if runners.has_coroutines else 0
-    served = queue_assignments(app, options)
-    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    places_of = {one.queue: one.places for one in queue_assignments(app, options) if one.prefetch == AUTO}
     tuner = PrefetchTuner(
         places_of,
         runners.running_now,
