@@ -105,7 +105,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The services, and what they need.
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
-    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation))
+    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation), consumer)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
@@ -137,10 +137,12 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     )
 
 
-def _streams(app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns) -> Streams:
+def _streams(
+    app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns, consumer: Consumer
+) -> Streams:
     # A new stream is added here.
     followed = [pauses.stream(app.plan), cancelled_runs.stream(app.plan)]
-    return Streams(app, options.app, followed, pauses.on_ready)
+    return Streams(app, options.app, followed, pauses.on_ready, lambda: consumer.connected)
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:

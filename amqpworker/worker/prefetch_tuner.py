@@ -13,7 +13,7 @@ from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Deferred
 from amqpworker.worker.options import MAX_PREFETCH
-from amqpworker.worker.prefetch_size import WAITING_SECONDS, Places, Work, fitting_prefetch
+from amqpworker.worker.prefetch_size import MAX_AUTO, WAITING_SECONDS, Places, Work, fitting_prefetch
 from amqpworker.worker.service import Service
 
 CHANGE_EVERY = 10.0
@@ -48,6 +48,8 @@ class PrefetchTuner(Service):
         # The number that fits the work, and the one that was set.
         self._fitting = {queue: one.first_prefetch for queue, one in places.items()}
         self._prefetch = dict(self._fitting)
+        # For how many waiting suspects there are places in addition: coarse, since each change delivers a whole prefetch anew.
+        self._spare = dict.fromkeys(places, 0)
         self._work = dict.fromkeys(places, Work())
         self._not_before = dict.fromkeys(places, 0.0)
         self._samples: deque[tuple[Delivery, float]] = deque()
@@ -92,7 +94,9 @@ class PrefetchTuner(Service):
                 self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
                 self._work[queue] = self._work[queue].halved()
                 self._has_decided = True
-            self._prefetch[queue] = min(self._fitting[queue] + suspects, MAX_PREFETCH)
+            if not self._spare[queue] / 2 <= suspects <= self._spare[queue]:
+                self._spare[queue] = min(suspects, MAX_AUTO)
+            self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
             if is_enough or self._prefetch[queue] != before[queue]:
                 self._not_before[queue] = now + CHANGE_EVERY
         if self._prefetch != before:
