@@ -239,9 +239,10 @@ def _ask(walk: LadderWalk, yes: bool) -> None:
     """Ask if many messages are to be read, and report what is not known of them; ends the command if the user does not agree."""
     levels = walk.levels()
     if walk.missing:
+        names = ", ".join(walk.missing)
         _report(
-            f"{len(walk.missing)} levels of the delay ladder do not exist, from {walk.missing[-1]!r} to {walk.missing[0]!r}: what waited "
-            f"in them is lost. Create them with `amqpworker topology declare`."
+            f"of the levels of the delay ladder these do not exist, and what waited in them is lost: {names}. Create them with "
+            f"`amqpworker topology declare`."
         )
     busy = [level.name for level in levels if level.is_read]
     for name in busy:
