@@ -8,6 +8,7 @@ and the app's own code makes its lifespan.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -239,7 +240,7 @@ def _prefetch_tuner(
         places_of,
         runners.running_now,
         runners.is_coroutine,
-        lambda: runners.permits.waiting,
+        lambda: runners.permits.waiting + settler.copies.overdue(time.monotonic()),
         consumer.set_prefetch,
         stop_request.wake,
     )

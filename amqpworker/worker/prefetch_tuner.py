@@ -26,8 +26,8 @@ class PrefetchTuner(Service):
     Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first it is `first_prefetch`.
 
     `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
-    loop, `waiting_suspects` how many messages are held that may not run yet: they leave no place to others, which are held in
-    addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
+    loop, `stuck` how many messages are held that may not run yet, or whose copy the broker does not confirm: they leave no place to
+    others, which are held in addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class PrefetchTuner(Service):
         places: Mapping[str, Places],
         running: Callable[[], Sequence[tuple[Delivery, float]]],
         is_coroutine: Callable[[Delivery], bool],
-        waiting_suspects: Callable[[], int],
+        stuck: Callable[[], int],
         set_prefetch: Callable[[Mapping[str, int]], None],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._places = places
         self._running = running
         self._is_coroutine = is_coroutine
-        self._waiting_suspects = waiting_suspects
+        self._stuck = stuck
         self._set_prefetch = set_prefetch
         self._wake = wake
         # The number that fits the work, and the one that was set.
         self._fitting = {queue: one.first_prefetch for queue, one in places.items()}
         self._prefetch = dict(self._fitting)
-        # For how many waiting suspects there are places in addition: coarse, since each change delivers a whole prefetch anew.
+        # For how many stuck messages there are places in addition: coarse, since each change delivers a whole prefetch anew.
         self._spare = dict.fromkeys(places, 0)
         self._work = dict.fromkeys(places, Work())
         self._not_before = dict.fromkeys(places, 0.0)
@@ -83,7 +83,7 @@ class PrefetchTuner(Service):
         if not due:
             return
         running = [(one, seconds) for one, seconds in self._running() if seconds >= WAITING_SECONDS]
-        work, suspects = self._with(running), self._waiting_suspects()
+        work, stuck = self._with(running), self._stuck()
         coroutines = [one.queue for one, _ in running if self._is_coroutine(one)]
         before = dict(self._prefetch)
         for queue in due:
@@ -94,8 +94,8 @@ class PrefetchTuner(Service):
                 self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
                 self._work[queue] = self._work[queue].halved()
                 self._has_decided = True
-            if not self._spare[queue] / 2 <= suspects <= self._spare[queue]:
-                self._spare[queue] = min(suspects, MAX_AUTO)
+            if not self._spare[queue] / 2 <= stuck <= self._spare[queue]:
+                self._spare[queue] = min(stuck, MAX_AUTO)
             self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
             if is_enough or self._prefetch[queue] != before[queue]:
                 self._not_before[queue] = now + CHANGE_EVERY
