@@ -39,19 +39,13 @@ class LetterWalks:
     ) -> None:
         self._plan = plan
         self._walker = QueueWalker(url, settings, on_busy=on_busy)
-        self._reading: Generator[DeadLetter, None, None] | None = None
 
     def __enter__(self) -> Self:
         self._walker.__enter__()
         return self
 
     def __exit__(self, *details: object) -> None:
-        try:
-            # A caller who was interrupted between two letters has not ended it: then the order would depend on the broker.
-            if self._reading is not None:
-                self._reading.close()
-        finally:
-            self._walker.__exit__(*details)
+        self._walker.__exit__(*details)
 
     @property
     def parked_queue(self) -> str:
@@ -85,10 +79,6 @@ class LetterWalks:
 
     def read(self, queue: str, selection: Selection) -> Generator[DeadLetter, None, None]:
         """Yield the selected letters of a queue, the oldest first; they are requeued at the end, so use them soon."""
-        reading = self._reading = self._read(queue, selection)
-        return reading
-
-    def _read(self, queue: str, selection: Selection) -> Generator[DeadLetter, None, None]:
         with self._walker.walk(queue) as walk:
             for position, delivery in enumerate(walk, 1):
                 letter = DeadLetter.of(delivery, queue, position)
