@@ -132,6 +132,7 @@ class Consumer:
         self.problem = None
         SubscriptionCheck(connection, self).start()
         if not self._draining:
+            self._holds.apply([])  # what was paused while there was no connection
             self._preparation.on_opened(connection)
             for subscription in self.subscriptions:
                 self.prepare(subscription)
@@ -144,8 +145,12 @@ class Consumer:
         if not self._holds.is_paused(subscription.work_queue):
             self._subscribe(subscription)
         elif self._holds.park(subscription):
-            self.ever_consumed = True
-            self._preparation.on_consumed(subscription.queue)
+            self.on_parked(subscription)
+
+    def on_parked(self, subscription: Subscription) -> None:
+        """Note that a queue is known to be paused: the process is ready without it."""
+        self.ever_consumed = True
+        self._preparation.on_consumed(subscription.queue)
 
     def _subscribe(self, subscription: Subscription) -> None:
         connection = self._connection
@@ -180,7 +185,7 @@ class Consumer:
         self._preparation.on_consumed(consumer_channel.queue)
         if former is not None:
             log.info("prefetch_changed", queue=consumer_channel.queue, prefetch=prefetch, before=before)
-            self.receiver.on_replacing(consumer_channel.queue)
+            self.receiver.on_replacing(consumer_channel.work_queue)
             consumer_channel.cancel(former, partial(self._on_replaced, consumer_channel))
             return
         if not was_held:

@@ -64,6 +64,9 @@ class QueueHolds:
                 self._consumer.subscribe_again(consumer_channel)
         for subscription in self._take_resumed():
             self._consumer.prepare(subscription)
+        if wanted[1] is not None:
+            for subscription in self._parked.values():
+                self._consumer.on_parked(subscription)
 
     def hold_if_wanted(self, consumer_channel: ConsumerChannel) -> None:
         """

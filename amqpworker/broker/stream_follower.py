@@ -29,8 +29,9 @@ class StreamFollower:
     """
     Follows streams over one connection, and connects again when that is lost; what was read before stays valid meanwhile.
 
-    `on_ready` is called once, in the I/O thread or at `stop`: when each stream was read to its end, or cannot be read now, or
-    after `READY_WITHIN` seconds in which nothing was read.
+    `on_ready` is called once, in the I/O thread or at `stop`: when each stream was read to its end, or the broker refuses it, or
+    after `READY_WITHIN` seconds in which nothing was read. Without a connection this time passes only while `is_waited_for`
+    returns true.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class StreamFollower:
         *,
         owner: str | None = None,
         on_ready: Callable[[], None] = lambda: None,
+        is_waited_for: Callable[[], bool] = lambda: True,
     ) -> None:
         self.keeper = IOThread("follower", addresses, settings, self, user_reports_errors=True)
         self.keeper.owner = owner
@@ -50,8 +52,10 @@ class StreamFollower:
         self._readers = {one.name: StreamReader(one, self.keeper, tags, self._on_change) for one in streams}
         self._changed = threading.Condition()
         self._on_ready: Callable[[], None] | None = on_ready
+        self._is_waited_for = is_waited_for
+        self._is_connected = False
         self._ready_at = float("inf")
-        self._positions: list[int] = []
+        self._positions = [one.position for one in self._readers.values()]
         # The other addresses may be better than the first.
         self._addresses_to_try = len(addresses)
 
@@ -85,6 +89,7 @@ class StreamFollower:
 
     def on_opened(self, connection: PikaConnection) -> None:
         """Read each stream."""
+        self._is_connected = True
         self._addresses_to_try = 0
         declarer = Declarer(connection, self.keeper)
         for reader in self._readers.values():
@@ -92,6 +97,7 @@ class StreamFollower:
 
     def on_lost(self, problem: ConnectionProblem) -> None:
         """Wait for the next connection."""
+        self._is_connected = False
         self._addresses_to_try -= 1
         if self._addresses_to_try > 0 and not self.keeper.is_stopping:
             return
@@ -102,12 +108,16 @@ class StreamFollower:
                 reader.refuse(error)
         for reader in self._readers.values():
             reader.on_lost(error)
+        if self.problem is not None or self.keeper.is_stopping:
+            self._be_ready()
 
     def on_wake(self) -> None:
         """Do nothing: there are no requests."""
 
     def on_tick(self) -> bool:
         """Stop waiting for streams after a while; return whether they are waited for."""
+        if not (self._is_connected or self._is_waited_for()):
+            self._ready_at = time.monotonic() + READY_WITHIN
         if self._on_ready is not None and time.monotonic() >= self._ready_at:
             positions = [one.position for one in self._readers.values()]
             if positions == self._positions:
@@ -118,7 +128,8 @@ class StreamFollower:
     def _on_change(self) -> None:
         with self._changed:
             self._changed.notify_all()
-        if all(one.is_caught_up or one.failure is not None for one in self._readers.values()):
+        # Without a connection nothing is known: a consumer that connects first would run what is paused or cancelled.
+        if self._is_connected and all(one.is_caught_up or one.failure is not None for one in self._readers.values()):
             self._be_ready()
 
     def _be_ready(self) -> None:

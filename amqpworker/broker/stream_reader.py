@@ -24,6 +24,7 @@ from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection
 from amqpworker.broker.stream_channel import PREFETCH, StreamChannel
 from amqpworker.errors import AmqpWorkerError, NotConnected
+from amqpworker.lifecycle import backoff
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Requirement
@@ -35,7 +36,8 @@ OFFSET = "x-stream-offset"
 QUIET = 0.05
 # If the stream has messages, its last ones are waited for this long.
 FIRST_WITHIN = 2.0
-RETRY_AFTER = 3.0
+# Each attempt without the stream, or without permission to read it, is an error in the broker's log.
+RETRY_AFTER, MAX_RETRY_AFTER = 3.0, 30.0
 CHECK_EVERY = 10.0
 
 
@@ -76,6 +78,7 @@ class StreamReader:
         self._must_match = False
         self._refused: set[Requirement] = set()
         self._logged = ""
+        self._failures = 0
 
     @property
     def position(self) -> int:
@@ -93,6 +96,7 @@ class StreamReader:
         """Note that the connection was lost or could not be made."""
         self._connection = self._declarer = None
         self._current = None
+        self._must_match = False
         self._fail(failure)
 
     def refuse(self, error: AmqpWorkerError) -> None:
@@ -136,6 +140,10 @@ class StreamReader:
         stop_waiting = self._keeper.liveness.expect_answer(lambda may_leave: self._on_late(current, may_leave))
 
         def on_opened(channel: PikaChannel) -> None:
+            if current is not self._current:  # it was given up meanwhile
+                stop_waiting()
+                channel.close()
+                return
             current.channel = channel
             channel.on_cancel(lambda: self._on_cancelled(current))
             arguments = {OFFSET: offset}
@@ -159,7 +167,8 @@ class StreamReader:
         if current.offset != "last":
             self._check_caught_up(current)
             return
-        patience = FIRST_WITHIN if state.ready or state.is_unreliable else QUIET
+        is_behind = current.last_offset < 0 and (state.ready or state.is_unreliable)
+        patience = FIRST_WITHIN if is_behind else QUIET
         current.wait_until = max(current.wait_until, time.monotonic() + patience)
         self._wait_for_end(current)
 
@@ -227,6 +236,7 @@ class StreamReader:
     def _on_caught_up(self) -> None:
         self.is_caught_up = True
         self.failure = None
+        self._failures = 0
         if self._logged:
             self._logged = ""
             log.info("stream_followed", stream=self.stream.name)
@@ -279,6 +289,8 @@ class StreamReader:
 
     def _retry_later(self, error: AmqpWorkerError) -> None:
         self._close()
+        self._must_match = False
+        self._failures += 1
         self._fail(error)
         self._log_once(error)
         connection = self._connection
@@ -287,7 +299,7 @@ class StreamReader:
             if self._connection is connection and self._current is None:
                 self._prepare()
 
-        self._keeper.call_later(RETRY_AFTER, on_pause_over)
+        self._keeper.call_later(backoff(RETRY_AFTER, MAX_RETRY_AFTER, self._failures), on_pause_over)
 
     def _fail(self, error: AmqpWorkerError) -> None:
         self.is_caught_up, self.failure = False, error

@@ -8,6 +8,7 @@ and the app's own code makes its lifespan.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,7 +39,6 @@ from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import AUTO, WorkerOptions
 from amqpworker.worker.pauses import Pauses
-from amqpworker.worker.prefetch_size import Places
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
@@ -106,7 +106,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     # The services, and what they need.
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
-    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation))
+    streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation), consumer)
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
@@ -138,10 +138,12 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     )
 
 
-def _streams(app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns) -> Streams:
+def _streams(
+    app: App, options: WorkerOptions, pauses: Pauses, cancelled_runs: CancelledRuns, consumer: Consumer
+) -> Streams:
     # A new stream is added here.
     followed = [pauses.stream(app.plan), cancelled_runs.stream(app.plan)]
-    return Streams(app, options.app, followed, pauses.on_ready)
+    return Streams(app, options.app, followed, pauses.on_ready, lambda: consumer.connected)
 
 
 def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, runners: RunnerThreads) -> None:
@@ -233,14 +235,12 @@ def _prefetch_tuner(
     stop_request: StopRequest,
     settler: Settler,
 ) -> PrefetchTuner:
-    coroutines = options.async_tasks if runners.has_coroutines else 0
-    served = queue_assignments(app, options)
-    places_of = {one.queue: Places(one.threads, coroutines) for one in served if one.prefetch == AUTO}
+    places_of = {one.queue: one.places for one in queue_assignments(app, options) if one.prefetch == AUTO}
     tuner = PrefetchTuner(
         places_of,
         runners.running_now,
         runners.is_coroutine,
-        lambda: runners.permits.waiting,
+        lambda: runners.permits.waiting + settler.copies.overdue(time.monotonic()),
         consumer.set_prefetch,
         stop_request.wake,
     )

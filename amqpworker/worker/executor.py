@@ -197,7 +197,7 @@ class TaskExecutor:
         self._now, self._monotonic = clock
         self._late_calls = LateCalls()
         self._process = os.getpid()
-        self.has_coroutines = any(map(_in_event_loop, tasks.values()))
+        self.has_coroutines = any(map(is_coroutine, tasks.values()))
         self._keeps_returned = any(task.hooks.on_success or task.app.hooks.on_success for task in tasks.values())
 
     def start(self) -> None:
@@ -208,7 +208,7 @@ class TaskExecutor:
     def is_coroutine(self, delivery: Delivery) -> bool:
         """Return whether a delivery's task runs in the event loop."""
         registered = self._tasks.get(delivery.properties.type or "")
-        return registered is not None and _in_event_loop(registered)
+        return registered is not None and is_coroutine(registered)
 
     def is_isolated(self, delivery: Delivery) -> bool:
         """Return whether a delivery's task always runs in an isolated process."""
@@ -390,5 +390,6 @@ def _upgraded(run: Run) -> bytes:
     return upgraded(registered.name, registered.upgrade, version, body)
 
 
-def _in_event_loop(registered: Task[Any, Any]) -> bool:
+def is_coroutine(registered: Task[Any, Any]) -> bool:
+    """Return whether a task runs in the event loop."""
     return registered.signature.is_async and not registered.isolated

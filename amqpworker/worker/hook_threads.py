@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from amqpworker.hooks import Settled
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger, task_context
+from amqpworker.model.outcome import Done
 from amqpworker.policies.hook_functions import Hook, HookKind
+from amqpworker.routing.envelope import MAX_TRACEBACK
 from amqpworker.text import name_of
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.hook_calls import HookTable, arguments_of
@@ -99,7 +101,7 @@ class HookThreads(Service):
             if hooks := self._table.hooks_for(event):
                 if self.waiting < MAX_WAITING and self._added_bytes - self._ended_bytes < MAX_WAITING_BYTES:
                     self._added += 1
-                    self._added_bytes += len(event.delivery.body)
+                    self._added_bytes += _size_of(event)
                     self._jobs.put(Job(event, hooks))
                 else:
                     self._dropped += 1
@@ -183,7 +185,7 @@ class HookThreads(Service):
         if len(job.hooks) > 1:
             return job._replace(hooks=job.hooks[1:])
         self._ended += 1
-        self._ended_bytes += len(job.event.delivery.body)
+        self._ended_bytes += _size_of(job.event)
         return None
 
     # ---- in the threads that call hooks -----------------------------------------------------------------------------
@@ -223,6 +225,15 @@ class HookThreads(Service):
             error = TimeoutError(f"it has not ended within {self._seconds:g} s, and was cancelled")
         if error is not None:
             raise error
+
+
+def _size_of(event: Settled) -> int:
+    """Return the bytes of what is kept for the hooks of a delivery, as far as that is known without looking into objects."""
+    returned = getattr(event.run, "returned", None)
+    letter = 0 if event.letter is None else MAX_TRACEBACK
+    value = event.outcome.value if isinstance(event.outcome, Done) else None
+    kept = len(returned) if isinstance(returned, str | bytes) else 0
+    return len(event.delivery.body) + len(value or b"") + kept + letter
 
 
 def _names(job: Job) -> dict[str, Any]:

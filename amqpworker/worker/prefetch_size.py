@@ -21,10 +21,20 @@ LONGEST_RUN = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """How many tasks of a queue can run at once: in `threads`, and as `coroutines` in the event loop."""
+    """
+    How many tasks of a queue can run at once: in `threads`, and as `coroutines` in the event loop.
+
+    If it has `only_coroutines`, all of these can run at once whatever the threads do.
+    """
 
     threads: int
     coroutines: int = 0
+    only_coroutines: bool = False
+
+    @property
+    def first_prefetch(self) -> int:
+        """The prefetch before a run was measured: no message waits for another one that runs."""
+        return max(self.threads, self.coroutines) if self.only_coroutines else self.threads
 
 
 @dataclass(frozen=True, slots=True)

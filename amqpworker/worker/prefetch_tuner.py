@@ -13,7 +13,7 @@ from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Deferred
 from amqpworker.worker.options import MAX_PREFETCH
-from amqpworker.worker.prefetch_size import WAITING_SECONDS, Places, Work, fitting_prefetch
+from amqpworker.worker.prefetch_size import MAX_AUTO, WAITING_SECONDS, Places, Work, fitting_prefetch
 from amqpworker.worker.service import Service
 
 CHANGE_EVERY = 10.0
@@ -23,11 +23,11 @@ SAMPLES = 64
 
 class PrefetchTuner(Service):
     """
-    Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first that is one per thread.
+    Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first it is `first_prefetch`.
 
     `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
-    loop, `waiting_suspects` how many messages are held that may not run yet: they leave no place to others, which are held in
-    addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
+    loop, `stuck` how many messages are held that may not run yet, or whose copy the broker does not confirm: they leave no place to
+    others, which are held in addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
     """
 
     def __init__(
@@ -35,19 +35,21 @@ class PrefetchTuner(Service):
         places: Mapping[str, Places],
         running: Callable[[], Sequence[tuple[Delivery, float]]],
         is_coroutine: Callable[[Delivery], bool],
-        waiting_suspects: Callable[[], int],
+        stuck: Callable[[], int],
         set_prefetch: Callable[[Mapping[str, int]], None],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
         self._places = places
         self._running = running
         self._is_coroutine = is_coroutine
-        self._waiting_suspects = waiting_suspects
+        self._stuck = stuck
         self._set_prefetch = set_prefetch
         self._wake = wake
         # The number that fits the work, and the one that was set.
-        self._fitting = {queue: one.threads for queue, one in places.items()}
+        self._fitting = {queue: one.first_prefetch for queue, one in places.items()}
         self._prefetch = dict(self._fitting)
+        # For how many stuck messages there are places in addition: coarse, since each change delivers a whole prefetch anew.
+        self._spare = dict.fromkeys(places, 0)
         self._work = dict.fromkeys(places, Work())
         self._not_before = dict.fromkeys(places, 0.0)
         self._samples: deque[tuple[Delivery, float]] = deque()
@@ -80,26 +82,31 @@ class PrefetchTuner(Service):
         due = [queue for queue, moment in self._not_before.items() if now >= moment]
         if not due:
             return
-        work, suspects = self._with_running(), self._waiting_suspects()
+        running = [(one, seconds) for one, seconds in self._running() if seconds >= WAITING_SECONDS]
+        work, stuck = self._with(running), self._stuck()
+        coroutines = [one.queue for one, _ in running if self._is_coroutine(one)]
         before = dict(self._prefetch)
         for queue in due:
-            places, is_enough = self._places[queue], work[queue].is_enough(self._places[queue])
+            places = self._places[queue]
+            # Nothing more can arrive while coroutines fill the prefetch, although others could run beside them.
+            is_enough = work[queue].is_enough(places) or coroutines.count(queue) >= self._prefetch[queue]
             if is_enough:
                 self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
                 self._work[queue] = self._work[queue].halved()
                 self._has_decided = True
-            self._prefetch[queue] = min(self._fitting[queue] + suspects, MAX_PREFETCH)
+            if not self._spare[queue] / 2 <= stuck <= self._spare[queue]:
+                self._spare[queue] = min(stuck, MAX_AUTO)
+            self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
             if is_enough or self._prefetch[queue] != before[queue]:
                 self._not_before[queue] = now + CHANGE_EVERY
         if self._prefetch != before:
             self._set_prefetch(dict(self._prefetch))
 
-    def _with_running(self) -> dict[str, Work]:
+    def _with(self, running: Sequence[tuple[Delivery, float]]) -> dict[str, Work]:
         """Return the work so far, with what has run for a while and has not ended."""
         work = dict(self._work)
-        for delivery, seconds in self._running():
-            if seconds >= WAITING_SECONDS:
-                self._add(work, delivery, seconds)
+        for delivery, seconds in running:
+            self._add(work, delivery, seconds)
         return work
 
     def _add(self, work: dict[str, Work], delivery: Delivery, seconds: float) -> None:

@@ -21,12 +21,25 @@ class Streams(Service):
     Follows streams for what decides by them.
 
     `on_ready` is called once each was read to its end, or cannot be read for now: not if the broker cannot have streams at all.
+    `is_waited_for` returns whether anything could start if it were called.
     """
 
-    def __init__(self, app: App, owner: str, streams: Sequence[FollowedStream], on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        app: App,
+        owner: str,
+        streams: Sequence[FollowedStream],
+        on_ready: Callable[[], None],
+        is_waited_for: Callable[[], bool],
+    ) -> None:
         self._on_ready = on_ready
         self.follower = StreamFollower(
-            addresses(app.url), app.settings, streams, owner=owner, on_ready=self._on_follower_ready
+            addresses(app.url),
+            app.settings,
+            streams,
+            owner=owner,
+            on_ready=self._on_follower_ready,
+            is_waited_for=is_waited_for,
         )
 
     @property

@@ -14,7 +14,9 @@ from amqpworker.app import App
 from amqpworker.errors import ConfigError
 from amqpworker.log.logger import get_logger
 from amqpworker.task import Task
+from amqpworker.worker.executor import is_coroutine
 from amqpworker.worker.options import Prefetch, QueueOptions, WorkerOptions
+from amqpworker.worker.prefetch_size import Places
 from amqpworker.worker.unknown_tasks import no_tasks
 
 # Not `__name__`: its lines are the process's.
@@ -29,11 +31,12 @@ class QueueAssignment:
     threads: int
     own: bool
     prefetch: Prefetch
+    places: Places
 
     @property
     def first_prefetch(self) -> int:
-        """The prefetch at the start of the process; before a run was measured, one message for each thread."""
-        return self.prefetch if isinstance(self.prefetch, int) else self.threads
+        """The prefetch at the start of the process."""
+        return self.prefetch if isinstance(self.prefetch, int) else self.places.first_prefetch
 
     @property
     def idles(self) -> bool:
@@ -52,7 +55,7 @@ def queue_assignments(app: App, options: WorkerOptions) -> list[QueueAssignment]
         _check_known(app, queue)
     if not app.tasks:
         raise ConfigError(no_tasks(options.app, app.modules))
-    return [_queue_assignment(queue, options) for queue in names]
+    return [_queue_assignment(queue, options, app) for queue in names]
 
 
 def _check_known(app: App, queue: QueueOptions) -> None:
@@ -66,9 +69,13 @@ def _check_known(app: App, queue: QueueOptions) -> None:
     app.plan.check_known(queue.name)
 
 
-def _queue_assignment(queue: str, options: WorkerOptions) -> QueueAssignment:
-    own = queue in options.own_threads
-    return QueueAssignment(queue, options.threads_for(queue), own, options.prefetch_for(queue))
+def _queue_assignment(queue: str, options: WorkerOptions, app: App) -> QueueAssignment:
+    threads = options.threads_for(queue)
+    kinds = {is_coroutine(task) for task in app.tasks.values() if task.queue == queue}
+    # Coroutines of any queue share the event loop.
+    coroutines = options.async_tasks if any(map(is_coroutine, app.tasks.values())) else 0
+    places = Places(threads, coroutines, only_coroutines=kinds == {True})
+    return QueueAssignment(queue, threads, queue in options.own_threads, options.prefetch_for(queue), places)
 
 
 def long_tasks(app: App) -> list[Task[Any, Any]]:

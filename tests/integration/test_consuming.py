@@ -118,8 +118,12 @@ def test_an_ack_timeout_that_was_given_is_asked_for_where_the_broker_heeds_it(
     def note() -> None: ...
 
     with running(app, threads=1):
-        consumers = wait_until(lambda: vhost.management.request("GET", "consumers", vhost.vhost))
-        (there,) = [one for one in consumers if one["queue"]["name"] == QUEUE]
+
+        def of_queue() -> list[dict[str, Any]]:
+            consumers = vhost.management.request("GET", "consumers", vhost.vhost)
+            return [one for one in consumers if one["queue"]["name"] == QUEUE]
+
+        (there,) = wait_until(of_queue, what="the consumer is listed")
         assert there["arguments"] == {"x-consumer-timeout": 7_200_000}
 
 

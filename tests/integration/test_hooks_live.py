@@ -14,6 +14,7 @@ import pytest
 
 from amqpworker import App, DeadLetter, Reject, Retried, Run, TaskFailed, current
 from amqpworker.lifecycle import in_io_thread
+from amqpworker.model.headers import now_text
 from tests.support import Broker, wait_until
 from tests.workers import running
 
@@ -127,7 +128,9 @@ def test_messages_that_never_run_have_hooks_too(vhost: Broker, app: App, calls: 
 
     late.options(expires=0.05, id="m-1").send(1)
     for task, name in (("late", "m-2"), ("unknown", "m-3")):
-        properties = pika.BasicProperties(type=task, message_id=name)
+        # The unknown one has waited for longer than ten minutes.
+        headers = {"aw-unknown-since": now_text(time.time() - 700)}
+        properties = pika.BasicProperties(type=task, message_id=name, headers=headers)
         vhost.publish("amqpworker.tasks", QUEUE, b'{"number":"x"}', properties)
     sent = time.time()
     wait_until(lambda: time.time() > sent + 0.05)

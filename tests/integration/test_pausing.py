@@ -111,6 +111,23 @@ def test_a_paused_queue_is_left_alone_by_all_workers_and_by_those_that_start_lat
     assert vhost.count(QUEUE) == 0
 
 
+def test_a_worker_that_starts_while_all_its_queues_are_paused_is_ready(vhost: Broker, make_app: MakeApp) -> None:
+    app = make_app()
+    ran: list[int] = []
+
+    @app.task(name="note", queue=QUEUE)
+    def note(n: int) -> None:
+        ran.append(n)
+
+    note.send(1)
+    app.queues.pause(QUEUE)
+    with running(app) as worker:
+        assert worker.process.consumer.consuming
+        assert (ran, vhost.count(QUEUE)) == ([], 1)
+        app.queues.resume(QUEUE)
+        wait_until(lambda: ran == [1], what="it runs")
+
+
 def test_what_runs_continues_and_what_has_not_started_returns_to_its_queue(vhost: Broker, scene: Scene) -> None:
     with scene.worker(threads=1) as worker:
         scene.hold.send(0)
@@ -184,8 +201,9 @@ def test_a_paused_task_waits_in_the_ladder_while_other_tasks_of_its_queue_run(
 
 def test_expiry_counts_before_a_pause(vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "PAUSE_STEP", 0.25)
-    with scene.worker():
+    with scene.worker() as worker:
         scene.app.queues.pause_task("note")
+        wait_until(lambda: "note" in paused_tasks(worker), what="the worker knows")
         scene.note.options(expires=0.5).send(1)
         vhost.wait_for_count("work.dead", 1)
     assert scene.numbers() == []

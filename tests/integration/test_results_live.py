@@ -191,7 +191,7 @@ def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
             raise OSError
 
     store = Unsteady(storing.store(), failures=10**6)
-    with running(storing, threads=1, async_tasks=20) as worker:
+    with running(storing, threads=1, async_tasks=20, prefetch=40) as worker:
         monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
         sents = [give.send() for _ in range(8)]
         wait_until(lambda: len(gave) == 8 and store.attempts >= 4, what="results wait for the store")

@@ -17,6 +17,7 @@ from amqpworker.broker.stream_reader import FollowedStream
 from amqpworker.model.message import Delivery
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
+from amqpworker.testing.processes import free_ports
 from tests.support import Broker, raw_channel, raw_publish, wait_until
 
 PLAN = Plan("amqpworker", declare=True)
@@ -180,3 +181,17 @@ def test_without_a_stream_it_waits_until_there_is_one_with_one_warning(
     missing = [one for one in caplog.messages if "stream_not_followed" in one]
     assert len(missing) == 2, "one for each stream, however often it was tried"
     assert any("stream_followed" in one for one in caplog.messages)
+
+
+def test_without_a_connection_nothing_is_known_and_no_consumer_may_begin_before_it_stops() -> None:
+    (port,) = free_ports(1)
+    ready = threading.Event()
+    streams = [FollowedStream(CONTROL, (), "last", lambda _: None)]
+    follower = StreamFollower(
+        addresses(f"amqp://127.0.0.1:{port}"), Settings(), streams, on_ready=ready.set, is_waited_for=lambda: False
+    )
+    follower.start()
+    wait_until(lambda: follower.failure(CONTROL) is not None, what="a connection that is refused")
+    assert not ready.is_set()
+    assert follower.stop(5)
+    assert ready.is_set()

@@ -122,7 +122,8 @@ def test_what_waits_behind_it_is_requeued_in_time_if_the_ack_timeout_is_configur
     tmp_path: Path, impatient: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMQPWORKER_ACK_TIMEOUT", str(TIMEOUT))
-    with pool(tmp_path, impatient.url, "-p", "2", "-t", "1", broker=impatient, more=TASKS) as workers:
+    options = ("-p", "2", "-t", "1", "--prefetch", "8")
+    with pool(tmp_path, impatient.url, *options, broker=impatient, more=TASKS) as workers:
         workers.wait_for("process_started", 2)
         send(workers, "first_long")
         assert workers.wait_for("deliveries_requeued")[0]["waited"] == TIMEOUT / 2

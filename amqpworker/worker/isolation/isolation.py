@@ -91,7 +91,7 @@ class Isolation(Service):
         finally:
             with self._lock:
                 self._running.pop(process, None)
-            if outcome is None:
+            if outcome is None or process.cancelled:  # it is being killed
                 self._discard(process)
             else:
                 self._release(process)

@@ -318,7 +318,9 @@ class Limits:
         wait_and_preempt(next(self._preempt_pauses) if waited > RAISE_PAUSE else 0)
         deadline.raising = True
         try:
-            if deadline.cancelled is not None and not deadline.cancelled.is_inside():
+            run = deadline.cancelled
+            # Only now, with the interpreter's lock: the thread may have begun with its next message meanwhile.
+            if run is not None and (run.is_over() or not run.is_inside()):
                 return False
             safety = safety_at(deadline.thread, LIMITS_CODE)
             if deadline.ended or safety is Safety.UNSAFE:

@@ -123,3 +123,9 @@ def test_it_is_never_below_the_threads_nor_above_what_is_useful(
     places = Places(threads, coroutines)
     found = fitting_prefetch(Work(count, in_threads, in_event_loop), places, present)
     assert found == present or threads <= found <= max(512, threads + coroutines)
+
+
+def test_at_first_a_process_holds_a_message_for_each_thread_or_for_each_coroutine_if_there_are_only_these() -> None:
+    assert Places(4, 100).first_prefetch == 4
+    assert Places(4, 100, only_coroutines=True).first_prefetch == 100
+    assert Places(8, 2, only_coroutines=True).first_prefetch == 8

@@ -75,6 +75,23 @@ def test_messages_that_wait_for_another_worker_count_as_short_runs() -> None:
     assert scene.set == [{"work": MAX_AUTO}]
 
 
+def test_coroutines_that_fill_the_prefetch_let_more_arrive_although_few_were_measured() -> None:
+    scene = Scene("work")
+    scene.running = [(delivery("work", "coroutine"), 0.3)] * 3
+    scene.tuner.beat(0.0)
+    assert scene.set == []
+    scene.running = [(delivery("work", "coroutine"), 0.3)] * 4
+    scene.tuner.beat(0.3)
+    assert scene.set == [{"work": 32}]
+
+
+def test_tasks_of_threads_that_fill_the_prefetch_do_not() -> None:
+    scene = Scene("work")
+    scene.running = [(delivery("work"), 0.3)] * 4
+    scene.tuner.beat(0.3)
+    assert scene.set == []
+
+
 def test_a_queue_changes_once_in_ten_seconds() -> None:
     scene = Scene()
     scene.tuner.beat(0.0)

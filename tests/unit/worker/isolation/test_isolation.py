@@ -374,3 +374,18 @@ def test_a_cancelled_run_that_crashes_its_process_is_not_run_again(scene: Scene)
     outcome = isolation.run(scene.run(cancelled=lambda _: next(answers)))
     assert isinstance(outcome, Cancelled)
     assert "SIGSEGV" in outcome.failure.text
+
+
+def test_a_process_that_is_killed_as_it_returns_its_outcome_is_not_reused(scene: Scene) -> None:
+    isolation = scene.isolation()
+    run = scene.run()
+
+    def answer() -> Answer:
+        assert isolation.cancel(run.delivery, force=True)
+        return DONE
+
+    scene.answer = answer
+    assert isolation.run(run) == Done(b"1")
+    scene.answer = lambda: DONE
+    assert isolation.run(scene.run()) == Done(b"1")
+    assert len(scene.started) == 2
