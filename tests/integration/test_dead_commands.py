@@ -22,9 +22,9 @@ from typing import Any
 import pika
 import pytest
 
-from amqpworker import App, ConfigError, InvalidArguments
+from amqpworker import App, ConfigError, InvalidArguments, NotConnected
 from amqpworker.broker.admin import Admin
-from amqpworker.broker.queue_walk import QueueWalker
+from amqpworker.broker.queue_walk import QueueWalker, Walk
 from amqpworker.client import letter_walks
 from amqpworker.routing.topology import base, work_queue
 from amqpworker.worker.app_loader import load_app
@@ -632,6 +632,26 @@ def test_of_several_letters_with_an_id_only_those_with_the_same_task_and_argumen
         ("shop.charge", {"order": "o-0", "cents": 5}),
         ("shop.charge", {"order": "o-0", "cents": 5}),
     ]
+
+
+def test_an_edit_that_stops_after_its_letter_was_published_is_not_reported_as_no_change(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    letters.add(1)
+
+    def lost(*_: object) -> None:
+        raise NotConnected("lost")
+
+    monkeypatch.setattr(Walk, "take", lost)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("EDITOR", "sed -i s/o-0/new/")
+    ended = cli("dead edit id-0")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Stopped: it is not known what changed; a letter whose copy was not confirmed may exist twice." in ended.err
+    assert "Nothing was changed" not in ended.err
+    (kept,) = tmp_path.glob("amqpworker-*")
+    assert f"The edited text is in {kept}." in ended.err
+    vhost.wait_for_count(DEAD, 2)
 
 
 def test_an_edit_can_be_made_at_another_broker_than_the_one_of_the_app(
