@@ -17,12 +17,14 @@ from amqpworker.cli.dead_letters import group_summary, summary, whole
 from amqpworker.cli.dead_listing import counted, show_groups, show_letter, show_letters, show_missing
 from amqpworker.cli.dead_move_command import move_app
 from amqpworker.cli.dead_options import (
+    All,
     AppChoice,
     Choice,
     Groups,
     LetterId,
     OlderThan,
     Parked,
+    Place,
     Queues,
     Reasons,
     TaskNames,
@@ -30,7 +32,7 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import walks_of
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.shared import AsJson, UrlOption, examples, quiet
+from amqpworker.cli.shared import AsJson, NamespaceOption, UrlOption, examples, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 from amqpworker.model.dead_letter import DeadLetter
@@ -38,6 +40,7 @@ from amqpworker.model.letter_groups import LetterGroups
 
 if TYPE_CHECKING:
     from amqpworker.app import App
+    from amqpworker.broker.tool_connection import Depth
     from amqpworker.client.letter_walks import LetterWalks
     from amqpworker.model.letter_selection import Selection
 
@@ -69,12 +72,14 @@ def list_letters(
     task: TaskNames = None,
     reason: Reasons = None,
     older_than: OlderThan = None,
+    everything: All = False,
     parked: Parked = False,
     letters: Annotated[bool, typer.Option("--letters", help="Each letter, the oldest first, not groups.")] = False,
     limit: Annotated[
         int, typer.Option(min=1, max=MAX_LIMIT, metavar="N", help="With --letters: how many per queue.")
     ] = 20,
     url: UrlOption = None,
+    namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -87,13 +92,23 @@ def list_letters(
     quiet()
     if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
         raise ConfigError("Use MODULE:APP or --app, not both.")
-    choice = Choice(queues=queue, groups=group, tasks=task, reasons=reason, older_than=older_than, parked=parked)
+    choice = Choice(
+        queues=queue,
+        groups=group,
+        tasks=task,
+        reasons=reason,
+        older_than=older_than,
+        everything=everything,
+        parked=parked,
+    )
+    choice.check_all()
     selection = choice.selection
-    found = app_with_letters(app if named is None else named, choice, url)
+    place = Place.of(context, app, url, namespace)
+    found = app_with_letters(place if named is None else Place(named, url, namespace, app_is_default=False), choice)
     listed: list[dict[str, Any]] = []
     with walks_of(found) as walks:
         for name, depth in walks.depths(_queues(found, choice), must_exist=bool(queue)).items():
-            if not depth or not depth.messages:
+            if depth is None or not _may_have_letters(depth):
                 if not as_json:
                     show_missing(name, depth is not None)
             elif letters:
@@ -107,6 +122,11 @@ def list_letters(
 def _queues(app: App, choice: Choice) -> list[str]:
     queues = choice.queues_of(app)
     return queues if choice.queues or choice.parked else [*queues, app.plan.names.parked]
+
+
+def _may_have_letters(depth: Depth) -> bool:
+    """Return whether a queue has messages, or a reader that may have received all of them: then a walk waits for it."""
+    return bool(depth.messages or depth.consumers)
 
 
 def _list_letters(
@@ -143,11 +163,13 @@ def _list_groups(walks: LetterWalks, queue: str, selection: Selection, as_json: 
     )
 )
 def show(
+    context: typer.Context,
     letter: LetterId,
     queue: Queues = None,
     parked: Parked = False,
     app: AppChoice = None,
     url: UrlOption = None,
+    namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -159,13 +181,13 @@ def show(
     """
     quiet()
     choice = Choice(ids=[letter], queues=queue, parked=parked)
-    source = app_with_letters(app, choice, url)
+    source = app_with_letters(Place.of(context, app, url, namespace), choice)
     found: list[dict[str, Any]] = []
     oldest: DeadLetter | None = None
     where: Counter[str] = Counter()
     with walks_of(source) as walks:
         depths = walks.depths(_queues(source, choice), must_exist=bool(queue))
-        for name in [name for name, depth in depths.items() if depth is not None and depth.messages]:
+        for name in [name for name, depth in depths.items() if depth is not None and _may_have_letters(depth)]:
             for one in walks.read(name, choice.selection):
                 oldest = oldest or one
                 where[name] += 1

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +24,7 @@ from amqpworker.cli.dead_listing import counted
 from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Queues
 from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
 from amqpworker.cli.output import write
+from amqpworker.cli.parked_warning import ParkedWatch
 from amqpworker.cli.shared import APP_VARIABLE, closing_app, examples, load, quiet
 from amqpworker.cli.values import pairs
 from amqpworker.errors import ConfigError, InvalidArguments
@@ -31,7 +35,7 @@ from amqpworker.text import did_you_mean
 
 if TYPE_CHECKING:
     from amqpworker.app import App
-    from amqpworker.client.letter_mover import MakeCopy, Moved
+    from amqpworker.client.letter_mover import LetterMover, MakeCopy, Moved
     from amqpworker.client.letter_walks import LetterWalks
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Publication
@@ -39,6 +43,24 @@ if TYPE_CHECKING:
     from amqpworker.task import RemoteTask
 
 edit_app = typer.Typer()
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Another body, of this version of the task, in place of the one that the original has."""
+
+    original: DeadLetter
+    body: bytes
+    version: int
+    replay: bool
+
+    def is_of(self, letter: DeadLetter) -> bool:
+        """Return whether a letter has the task and the arguments that were edited."""
+        return _edited_parts(letter) == _edited_parts(self.original)
+
+
+def _edited_parts(letter: DeadLetter) -> tuple[object, ...]:
+    return letter.task, letter.message.body, (letter.message.properties.headers or {}).get(VERSION)
 
 
 @edit_app.command(
@@ -62,20 +84,24 @@ def edit(
     parked: Parked = False,
     replay: Annotated[bool, typer.Option("--replay", help="Run it again at once.")] = False,
     all_copies: AllCopies = False,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another broker.", show_default="the one of the app")
+    ] = None,
 ) -> None:
     """
     Change the arguments of a dead letter; it stays a dead letter, the last of its queue, or runs with --replay.
 
-    The new arguments must fit the task. If they do not, nothing changes, and what was edited stays in its file.
+    The new arguments must fit the task. If they do not, nothing changes, and what was edited stays in its file. With --all-copies, only letters of the same task and arguments are changed.
 
-    Exit codes: 0 changed, 1 there is no such letter, or several; 2 the arguments do not fit, or the queue could not be read.
+    Exit codes: 0 changed, 1 there is no such letter, or several, or one has other arguments and stays; 2 the arguments do not fit, or the queue could not be read.
     """
     quiet()
     found = load(app)
+    broker = found if url is None else elsewhere(found, url)
     choice = Choice(ids=[letter], queues=queue, parked=parked)
-    with closing_app(found):
-        with walks_of(found) as walks:
-            original = _find(walks, _existing(walks, found, choice), choice, all_copies)
+    with closing_app(broker):
+        with walks_of(broker) as walks:
+            original = _find(walks, _existing(walks, broker, choice), choice, all_copies)
         task = _task(found, original.task)
         signature = task.signature
         if values:
@@ -83,16 +109,16 @@ def edit(
         else:
             kept = _kept_text(original)
             body = _from_editor(kept)
+        mover: LetterMover | None = None
         try:
             signature.decode(body)
-            with walks_of(found) as walks:
-                copy = _make_copy(walks, found, task.version, body, replay)
-                moved = _replace(walks, found, choice, copy)
+            with walks_of(broker) as walks:
+                mover = mover_of(broker, _make_copy(walks, broker, Edit(original, body, task.version, replay)))
+                _replace(walks, broker, choice, mover)
         except BaseException:
-            if kept is not None:
-                print_error(f"Nothing was changed. The edited text is in {kept}.")
+            _report_stopped(mover, kept)
             raise
-    _report(moved, kept, replay)
+    _report(mover.moved, kept, replay)
 
 
 def _existing(walks: LetterWalks, app: App, choice: Choice) -> list[str]:
@@ -156,14 +182,18 @@ def _from_editor(file: Path) -> bytes:
     before = file.read_bytes()
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     try:
-        code = subprocess.call([*shlex.split(editor), str(file)])  # noqa: S603 - the user's own editor
+        with without_interrupts():
+            code = subprocess.call([*shlex.split(editor), str(file)])  # noqa: S603 - the user's own editor
     except (OSError, ValueError) as error:
         file.unlink()
         raise ConfigError(f"The editor {editor!r} cannot be started: {error}. Set EDITOR, or use --set.") from error
     after = file.read_bytes()
     if code or after == before:
-        file.unlink()
-        print_error(f"Nothing was changed: the editor ended with code {code}." if code else "Nothing was changed.")
+        is_kept = after != before
+        if not is_kept:
+            file.unlink()
+        reason = f": the editor ended with code {code}" if code else ""
+        print_error(f"Nothing was changed{reason}.{f' The edited text is in {file}.' if is_kept else ''}")
         raise typer.Exit(1)
     try:
         return _compact(json.loads(after))
@@ -171,15 +201,41 @@ def _from_editor(file: Path) -> bytes:
         raise InvalidArguments(f"The edited text is not JSON: {error}. Nothing was changed; it is in {file}.") from None
 
 
-def _make_copy(walks: LetterWalks, app: App, version: int, body: bytes, replay: bool) -> MakeCopy:
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """
+    Ignore Ctrl-C, which a terminal sends to us and to the editor: it is the editor's.
+
+    By a handler that does nothing: unlike SIG_IGN it is not passed to a program that is started.
+    """
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def elsewhere(app: App, url: str) -> App:
+    """Return an app for another broker that has the queues and the settings of an app."""
+    from amqpworker.app import App
+
+    other = App(url, namespace=app.plan.names.namespace, settings=app.settings)
+    for name in app.plan.queues:
+        other.queue(name)
+    return other
+
+
+def _make_copy(walks: LetterWalks, app: App, edit: Edit) -> MakeCopy:
     targets = walks.targets(None)
 
     def copy_of(letter: DeadLetter) -> Publication:
-        if not replay:
-            return with_version(publication_of_letter(letter, app.plan.names, body), version)
+        if not edit.is_of(letter):
+            raise InvalidArguments("It has another task or other arguments: it stays.")
+        if not edit.replay:
+            return with_version(publication_of_letter(letter, app.plan.names, edit.body), edit.version)
         publication = targets.copy_of(letter)
-        publication.body = body
-        return with_version(publication, version)
+        publication.body = edit.body
+        return with_version(publication, edit.version)
 
     return copy_of
 
@@ -193,16 +249,30 @@ def with_version(publication: Publication, version: int) -> Publication:
     return publication
 
 
-def _replace(walks: LetterWalks, app: App, choice: Choice, copy: MakeCopy) -> Moved:
-    mover = mover_of(app, copy)
+def _replace(walks: LetterWalks, app: App, choice: Choice, mover: LetterMover) -> None:
+    watch = ParkedWatch(walks)
     for queue in _existing(walks, app, choice):
         walks.move(queue, choice.selection, mover)
-    return mover.moved
+    if not choice.parked:
+        watch.warn()
+
+
+def _report_stopped(mover: LetterMover | None, kept: Path | None) -> None:
+    """Report what had been done when an error or a Ctrl-C ended the command."""
+    where = "" if kept is None else f" The edited text is in {kept}."
+    if mover is None or not mover.has_published:
+        if kept is not None:
+            print_error(f"Nothing was changed.{where}")
+        return
+    done = (
+        f"{counted(mover.moved.count, 'dead letter')} changed" if mover.moved.count else "it is not known what changed"
+    )
+    print_error(f"Stopped: {done}; a letter whose copy was not confirmed may exist twice.{where}")
 
 
 def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
-    for text in moved.errors:
-        print_error(text)
+    for text, count in moved.errors.items():
+        print_error(f"{counted(count, 'dead letter')} not changed: {text}")
     if not moved.count:
         where = "" if kept is None else f" The edited text is in {kept}."
         print_error(f"Nothing was changed: the dead letter stays, or has left its queue meanwhile.{where}")
@@ -211,3 +281,5 @@ def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
         kept.unlink(missing_ok=True)
     outcome = "changed and replayed" if replay else "changed; `dead replay` runs it"
     write(printable(f"{counted(moved.count, 'dead letter')} {outcome}."))
+    if moved.refused:
+        raise typer.Exit(1)

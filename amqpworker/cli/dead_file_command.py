@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
@@ -20,11 +20,13 @@ import typer
 
 from amqpworker.cli.dead_listing import counted
 from amqpworker.cli.dead_options import (
+    All,
     AppChoice,
     Choice,
     Groups,
     OlderThan,
     Parked,
+    Place,
     Queues,
     Reasons,
     TaskNames,
@@ -32,7 +34,8 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import mover_of, walks_of
 from amqpworker.cli.output import write
-from amqpworker.cli.shared import UrlOption, app_of, closing_app, examples, quiet
+from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.shared import NamespaceOption, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_spool import read_first
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error
@@ -59,15 +62,18 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines;
     )
 )
 def export(
+    context: typer.Context,
     file: File,
     queue: Queues = None,
     group: Groups = None,
     task: TaskNames = None,
     reason: Reasons = None,
     older_than: OlderThan = None,
+    everything: All = False,
     parked: Parked = False,
     app: AppChoice = None,
     url: UrlOption = None,
+    namespace: NamespaceOption = None,
 ) -> None:
     """
     Write dead letters to a file, one JSON object a line; they stay where they are.
@@ -77,8 +83,17 @@ def export(
     Exit codes: 0 written, 2 a queue could not be read, or the file not be written.
     """
     quiet()
-    choice = Choice(queues=queue, groups=group, tasks=task, reasons=reason, older_than=older_than, parked=parked)
-    found = app_with_letters(app, choice, url)
+    choice = Choice(
+        queues=queue,
+        groups=group,
+        tasks=task,
+        reasons=reason,
+        older_than=older_than,
+        everything=everything,
+        parked=parked,
+    )
+    choice.check_all()
+    found = app_with_letters(Place.of(context, app, url, namespace), choice)
     count = 0
     selection = choice.selection
     with walks_of(found) as walks, _written(file) as out:
@@ -99,10 +114,13 @@ def _written(file: str) -> Iterator[IO[str]]:
         try:
             yield sys.stdout
             sys.stdout.flush()
-        except BrokenPipeError:
+        except OSError as error:
             # Else the interpreter writes what is left at its end, and reports that it cannot.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise ConfigError("The program that reads the pipe has ended: not all dead letters are exported.") from None
+            text = f"Cannot write to standard output: {error.strerror}."
+            if isinstance(error, BrokenPipeError):
+                text = "The program that reads the pipe has ended: not all dead letters are exported."
+            raise ConfigError(text) from None
         return
     path = Path(file)
     try:
@@ -131,7 +149,13 @@ def _written(file: str) -> Iterator[IO[str]]:
         "zcat letters.gz | amqpworker dead import - --app shop.tasks:app",
     ),
 )
-def import_letters(file: File, app: AppChoice = None, url: UrlOption = None) -> None:
+def import_letters(
+    context: typer.Context,
+    file: File,
+    app: AppChoice = None,
+    url: UrlOption = None,
+    namespace: NamespaceOption = None,
+) -> None:
     """
     Put exported letters into their dead-letter queues, from which they can be replayed.
 
@@ -140,20 +164,25 @@ def import_letters(file: File, app: AppChoice = None, url: UrlOption = None) -> 
     Exit codes: 0 imported, 1 some were not confirmed, 2 the file or a queue is not valid.
     """
     quiet()
-    found = app_of(app, url)
+    found = Place.of(context, app, url, namespace).open(names_queues=True)
     names = found.plan.names
     with closing_app(found), _lines(file) as lines, walks_of(found) as walks:
         counts = Counter(_checked(letter, names).queue for letter in _letters(lines))
         walks.depths(list(counts), must_exist=True)
         lines.seek(0)
         mover = mover_of(found, lambda letter: publication_of_letter(letter, names))
+        watch = ParkedWatch(walks)
         try:
             for letter in _letters(lines):
                 mover.add(letter, NOWHERE)
             mover.flush(NOWHERE)
         except BaseException:
-            print_error(f"Stopped: the first {mover.moved.count} of {counts.total()} lines are imported.")
+            print_error(
+                f"Stopped: {mover.moved.count} of {counts.total()} letters are imported, not necessarily the first. If the whole file "
+                f"is imported again, these are there twice, with the same ids."
+            )
             raise
+        watch.warn(counts[names.parked])
     write(f"{counted(mover.moved.count, 'dead letter')} imported.")
     for text, count in mover.moved.errors.items():
         print_error(f"{counted(count, 'dead letter')} not imported: {text}")
@@ -187,14 +216,14 @@ def _checked(letter: DeadLetter, names: Names) -> DeadLetter:
 @contextmanager
 def _lines(file: str) -> Iterator[IO[bytes]]:
     """Yield the content of a file, or of standard input, to be read twice."""
-    if file == PIPE:
-        with tempfile.TemporaryFile() as kept:
-            shutil.copyfileobj(sys.stdin.buffer, kept)
-            kept.seek(0)
-            yield kept
-        return
-    try:
-        with Path(file).open("rb") as lines:
-            yield lines
-    except OSError as error:
-        raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
+    with ExitStack() as opened:
+        try:
+            lines = sys.stdin.buffer if file == PIPE else opened.enter_context(Path(file).open("rb"))
+            if file == PIPE or not lines.seekable():
+                kept = opened.enter_context(tempfile.TemporaryFile())
+                shutil.copyfileobj(lines, kept)
+                kept.seek(0)
+                lines = kept
+        except OSError as error:
+            raise ConfigError(f"Cannot read {file}: {error.strerror}.") from error
+        yield lines

@@ -24,6 +24,7 @@ from amqpworker.cli.dead_options import (
     Ids,
     OlderThan,
     Parked,
+    Place,
     Queues,
     Reasons,
     TaskNames,
@@ -32,7 +33,6 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import (
     VerbPlan,
-    ask,
     mover_of,
     plan_of,
     refuse_several,
@@ -41,8 +41,10 @@ from amqpworker.cli.dead_plan import (
     walks_of,
 )
 from amqpworker.cli.output import console, write, write_json
-from amqpworker.cli.shared import AsJson, UrlOption, closing_app, examples, quiet
-from amqpworker.client.letter_mover import no_copy
+from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.questions import agreed
+from amqpworker.cli.shared import AsJson, NamespaceOption, UrlOption, closing_app, examples, quiet
+from amqpworker.client.letter_mover import check_rate, no_copy
 from amqpworker.log.terminal import print_error
 from amqpworker.model.letter_selection import Selection
 
@@ -63,6 +65,7 @@ class Verb:
     name: str
     done: str
     make_copy: Callable[[LetterWalks], MakeCopy]
+    publishes: bool
     rate: float | None = None
     all_copies: bool = False
     dry_run: bool = False
@@ -78,6 +81,7 @@ class Verb:
     )
 )
 def replay(
+    context: typer.Context,
     ids: Ids = None,
     queue: Queues = None,
     group: Groups = None,
@@ -100,6 +104,7 @@ def replay(
     yes: Yes = False,
     app: AppChoice = None,
     url: UrlOption = None,
+    namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -107,8 +112,9 @@ def replay(
 
     A letter is removed once the broker has confirmed its message. It can be interrupted at any time: what was not replayed stays. It asks before it replays more than one.
 
-    Exit codes: 0 replayed, 1 an id was not found, several letters have one, or some letters stay; 2 it could not be done.
+    Exit codes: 0 replayed, 1 an id was not found, several letters have one, the answer was no, or some letters stay; 2 it could not be done.
     """
+    check_rate(rate)
     choice = Choice(
         ids=ids,
         queues=queue,
@@ -123,13 +129,14 @@ def replay(
         name="Replay",
         done="replayed",
         make_copy=lambda walks: walks.targets(to).copy_of,
+        publishes=True,
         rate=rate,
         all_copies=all_copies,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
     )
-    _run(_prepare(choice, app, url), choice, verb)
+    _run(_prepare(choice, Place.of(context, app, url, namespace)), choice, verb)
 
 
 @move_app.command(
@@ -139,6 +146,7 @@ def replay(
     )
 )
 def drop(
+    context: typer.Context,
     ids: Ids = None,
     queue: Queues = None,
     group: Groups = None,
@@ -152,6 +160,7 @@ def drop(
     yes: Yes = False,
     app: AppChoice = None,
     url: UrlOption = None,
+    namespace: NamespaceOption = None,
     as_json: AsJson = False,
 ) -> None:
     """
@@ -159,7 +168,7 @@ def drop(
 
     It asks before it deletes more than one.
 
-    Exit codes: 0 deleted, 1 an id was not found, or several letters have one; 2 it could not be done.
+    Exit codes: 0 deleted, 1 an id was not found, several letters have one, or the answer was no; 2 it could not be done.
     """
     choice = Choice(
         ids=ids,
@@ -175,18 +184,19 @@ def drop(
         name="Drop",
         done="dropped",
         make_copy=lambda _: no_copy,
+        publishes=False,
         all_copies=all_copies,
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
     )
-    _run(_prepare(choice, app, url), choice, verb)
+    _run(_prepare(choice, Place.of(context, app, url, namespace)), choice, verb)
 
 
-def _prepare(choice: Choice, app: str | None, url: str | None) -> App:
+def _prepare(choice: Choice, place: Place) -> App:
     quiet()
     choice.check()
-    return app_with_letters(app, choice, url)
+    return app_with_letters(place, choice)
 
 
 def _run(app: App, choice: Choice, verb: Verb) -> None:
@@ -200,12 +210,15 @@ def _run(app: App, choice: Choice, verb: Verb) -> None:
         if choice.ids or verb.dry_run or not verb.yes:
             plan = plan_of(walks, queues, selection, choice.ids or ())
             _check_plan(plan, choice, verb, list(depths))
+        watch = ParkedWatch(walks) if verb.publishes else None
         most = plan.by_queue if plan is not None else {}
         total = plan.count if plan is not None else sum(depth.messages for depth in depths.values() if depth)
         with _progress(total, verb) as on_moved:
             mover = mover_of(app, make_copy, verb.rate, on_moved)
             mover.moved.by_name = dict.fromkeys(choice.ids or (), 0)
             by_queue = _move(walks, {name: most.get(name) for name in queues}, selection, mover, verb)
+        if watch is not None:
+            watch.warn(-by_queue.get(walks.parked_queue, 0))
     _report(mover.moved, by_queue, verb)
     if mover.moved.refused or (plan is not None and plan.missing):
         raise typer.Exit(1)
@@ -224,8 +237,10 @@ def _check_plan(plan: VerbPlan, choice: Choice, verb: Verb, queues: list[str]) -
             write(f"Nothing was done: {counted(plan.count, 'dead letter')} would be {verb.done}.")
         raise typer.Exit(1 if is_missing else 0)
     if plan.count > 1 and not verb.yes:
-        show_plan(plan)
-        ask(f"{verb.name} {plan.count} dead letters?", verb.yes)
+        if not verb.as_json:
+            show_plan(plan)
+        if not agreed(f"{verb.name} {plan.count} dead letters?", verb.yes):
+            raise typer.Exit(1)
 
 
 def _move(

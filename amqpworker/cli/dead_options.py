@@ -16,7 +16,7 @@ import typer
 from amqpworker.cli.shared import APP_VARIABLE, app_of
 from amqpworker.cli.values import seconds_of
 from amqpworker.client.letter_queues import letter_queues
-from amqpworker.errors import ConfigError
+from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.letter_selection import Selection
 
 if TYPE_CHECKING:
@@ -77,30 +77,66 @@ class Choice:
             groups=frozenset(self.groups or ()),
             tasks=frozenset(self.tasks or ()),
             reasons=frozenset(self.reasons or ()),
-            died_before=None if self.older_than is None else _ago(seconds_of(self.older_than, "--older-than")),
+            died_before=None if self.older_than is None else _ago(self.older_than, "--older-than"),
         )
 
     def check(self) -> None:
         """Raise ConfigError if nothing is chosen, or all and less."""
-        conditions = self.groups or self.tasks or self.reasons or self.older_than is not None
-        if not (self.ids or self.queues or conditions or self.everything):
+        if not (self.ids or self.queues or self._has_conditions or self.everything):
             raise ConfigError("Choose letters: by ID, --group, --task, --queue, --reason or --older-than, or --all.")
-        if self.everything and (self.ids or conditions):
+        self.check_all()
+
+    def check_all(self) -> None:
+        """Raise ConfigError if all letters are chosen, and less."""
+        if self.everything and (self.ids or self._has_conditions):
             raise ConfigError("--all does not go together with IDs or conditions: leave out one of them.")
+
+    @property
+    def _has_conditions(self) -> bool:
+        return bool(self.groups or self.tasks or self.reasons or self.older_than is not None)
 
     def queues_of(self, app: App) -> list[str]:
         """Return the queues to read."""
         return letter_queues(app.plan, self.queues or (), self.parked)
 
 
-def app_with_letters(app: str | None, choice: Choice, url: str | None) -> App:
-    """Return the app whose letters are meant, or one for the broker at `url` if queues are named."""
-    names_queues = bool(choice.queues) or choice.parked
-    if app is None and not names_queues:
-        raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
-    # With --url, an app from the environment is ignored rather than refused.
-    return app_of(None if url is not None and names_queues else app, url)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the letters are: in the queues of an app, or at a broker in a namespace."""
+
+    app: str | None
+    url: str | None
+    namespace: str | None
+    app_is_default: bool
+    """Whether the app is the one of the environment."""
+
+    @classmethod
+    def of(cls, context: typer.Context, app: str | None, url: str | None, namespace: str | None) -> Place:
+        """Return what the options of a command name."""
+        source = getattr(context.get_parameter_source("app"), "name", "")
+        return cls(app, url, namespace, app_is_default=source == "ENVIRONMENT")
+
+    def open(self, names_queues: bool) -> App:
+        """
+        Return the app; one without tasks if the command `names_queues` itself, and no app is given, or only by the environment.
+
+        Raises ConfigError if neither an app nor queues are named, or if the app and what it has are.
+        """
+        if self.app is None and not names_queues:
+            raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
+        is_elsewhere = self.url is not None or self.namespace is not None
+        is_ignored = self.app_is_default and is_elsewhere and names_queues
+        return app_of(None if is_ignored else self.app, self.url, self.namespace)
 
 
-def _ago(seconds: float) -> datetime:
-    return datetime.now(UTC) - timedelta(seconds=seconds)
+def app_with_letters(place: Place, choice: Choice) -> App:
+    """Return the app whose letters are meant, or one for the broker that is named if queues are named."""
+    return place.open(names_queues=bool(choice.queues) or choice.parked)
+
+
+def _ago(text: str, option: str) -> datetime:
+    """Return when it was this long ago; raises InvalidArguments if that is not a time."""
+    try:
+        return datetime.now(UTC) - timedelta(seconds=seconds_of(text, option))
+    except OverflowError:
+        raise InvalidArguments(f"{option} {text!r:.40}: that is before the year 1.") from None

@@ -1,7 +1,7 @@
 """
 What a verb is about to do with dead letters: which ones it would act on, counted before anything changes.
 
-Decides when a verb refuses, and when it asks. No letter is kept from others while a user thinks.
+Decides when a verb refuses. No letter is kept from others while a user thinks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import typer
 
 from amqpworker.cli.dead_listing import counted, show_groups
 from amqpworker.client.letter_mover import LetterMover
-from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import print_error, printable
 from amqpworker.model.letter_groups import LetterGroups
 
@@ -105,13 +104,3 @@ def mover_of(
 ) -> LetterMover:
     """Return what moves letters over the connection of the app."""
     return LetterMover(lambda: app.producer.publisher.sends, app.settings.send_timeout, make_copy, rate, on_moved)
-
-
-def ask(question: str, yes: bool) -> None:
-    """Return if the user agrees; raises ConfigError if no user can answer."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question} Standard input is not a terminal: answer with --yes.")
-    if not typer.confirm(question):
-        raise typer.Exit(1)

@@ -26,7 +26,7 @@ AppWithQueue = Annotated[
     str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queue.")
 ]
 QueueName = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 
 
 @queues_app.callback()
@@ -55,7 +55,9 @@ def purge(name: QueueName, app: AppWithQueue, yes: Yes = False, as_json: AsJson 
         counts = _waiting(admin, found, name)
         if any(counts.values()) and not agreed(f"Drop {_text(counts)} for good?", yes):
             raise typer.Exit(1)
-        purged = {queue: admin.purge(queue) for queue in counts}
+        # Without --yes, what has arrived since they were counted as empty was not asked about.
+        is_agreed = yes or any(counts.values())
+        purged = {queue: admin.purge(queue) for queue in counts} if is_agreed else counts
     if as_json:
         write_json([{"queue": queue, "purged": count} for queue, count in purged.items()])
     else:

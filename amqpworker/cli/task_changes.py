@@ -30,9 +30,11 @@ class Change:
         return asdict(self)
 
 
-def changes_between(old: Sequence[TaskDescription], new: Sequence[TaskDescription]) -> list[Change]:
-    """Return what the new release changes, the unsafe first."""
-    queues = {task.queue for task in new}
+def changes_between(
+    old: Sequence[TaskDescription], new: Sequence[TaskDescription], queues: Collection[str] = ()
+) -> list[Change]:
+    """Return what the new release changes, the unsafe first; `queues` are those of the new app beside those of its tasks."""
+    queues = {*queues, *(task.queue for task in new)}
     by_name = {name: task for task in new for name in task.names}
     known = {name for task in old for name in task.names}
     found: list[Change] = []
@@ -57,7 +59,7 @@ def _lost_names(task: TaskDescription, by_name: Collection[str]) -> Iterator[Cha
             text = (
                 f"has lost its older name {alias!r}: messages that have it, if any are left, are dead after ten minutes"
             )
-            yield Change("alias-removed", task.name, True, text)
+            yield Change("alias-removed", task.name, False, text)
 
 
 def _changes_of(old: TaskDescription, new: TaskDescription, queues: Collection[str]) -> Iterator[Change]:
@@ -80,6 +82,9 @@ def _changes_of(old: TaskDescription, new: TaskDescription, queues: Collection[s
         )
         text = f"goes from version {old.version} to {new.version}: {how}, old workers let newer ones wait"
         yield Change("version-raised", name, True, text)
+    if old.upgrade and not new.upgrade:
+        text = f"has lost its upgrade: messages of versions below {old.version}, if any are left, are read as they are; keep it"
+        yield Change("upgrade-removed", name, False, text)
     if not (raised and new.upgrade):
         yield from _parameter_changes(old, new, raised)
     if new.result != old.result:
@@ -110,6 +115,13 @@ def _changes_of_parameter(task: str, old: TaskParameter, new: TaskParameter, rai
     if new.name != old.name:
         text = f"calls the parameter {old.name!r} {new.name!r}: old workers let messages that have it wait"
         yield Change("parameter-renamed", task, True, text)
+    for alias in old.aliases:
+        if alias not in (new.name, *new.aliases):
+            text = (
+                f"has lost the older name {alias!r} of the parameter {new.name!r}: messages that have it, if any are left, are dead "
+                f"after ten minutes; keep it, or {RAISE}"
+            )
+            yield Change("parameter-alias-removed", task, False, text)
     if new.required and not old.required:
         text = f"requires the parameter {new.name!r}, which older messages may not have: keep its default, or {RAISE}"
         yield Change("parameter-required", task, False, text)

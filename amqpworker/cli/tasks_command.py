@@ -62,11 +62,12 @@ def tasks(
 
     quiet()
     deployed = None if diff is None else read_descriptions(diff)
-    described = descriptions_of(load(app).tasks)
+    found = load(app)
+    described = descriptions_of(found.tasks)
     if deployed is None:
         _list(described, as_json)
         return
-    changes = changes_between(deployed, described)
+    changes = changes_between(deployed, described, found.plan.queues)
     _show_changes(changes, as_json)
     if not all(change.safe for change in changes):
         raise typer.Exit(1)

@@ -7,11 +7,11 @@ Decides that an id that several letters have is refused, unless all of them are 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from amqpworker.client.letter_mover import LetterMover, no_copy
+from amqpworker.client.letter_mover import LetterMover, check_rate, no_copy
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.client.letter_spool import read_first
 from amqpworker.client.letter_walks import LetterWalks
@@ -96,8 +96,7 @@ class DeadLetters:
             QueueBusy: another program reads a queue.
             AccessRefused: the user may not read a queue, or not write to the exchange for due messages.
         """
-        if rate is not None and not rate > 0:
-            raise InvalidArguments(f"rate={rate!r}: it must be a number of letters per second.")
+        check_rate(rate)
         with self._walks() as walks:
             return self._move(walks, ids, self._mover(walks.targets(to).copy_of, rate), all_copies, parked)
 
@@ -120,7 +119,7 @@ class DeadLetters:
     def _mover(self, make_copy: MakeCopy, rate: float | None = None) -> LetterMover:
         return LetterMover(lambda: self._producer.publisher.sends, self._settings.send_timeout, make_copy, rate)
 
-    def _read(self, queues: Sequence[str], selection: Selection, parked: bool) -> Iterator[DeadLetter]:
+    def _read(self, queues: Sequence[str], selection: Selection, parked: bool) -> Generator[DeadLetter, None, None]:
         with self._walks() as walks:
             found = walks.depths(letter_queues(self._plan, queues, parked), must_exist=bool(queues))
             for queue, depth in found.items():

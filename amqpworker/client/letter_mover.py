@@ -7,6 +7,7 @@ Killed at any moment, it leaves each letter where it was, or doubles letters of 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +34,12 @@ OF_ONE_LETTER = (InvalidArguments, ConfigError)
 
 MakeCopy = Callable[[DeadLetter], Publication | None]
 """Makes the copy that takes the place of a letter, `None` if it is only removed; raises an error of `OF_ONE_LETTER`."""
+
+
+def check_rate(rate: float | None) -> None:
+    """Raise InvalidArguments if a rate is not a number of letters per second."""
+    if rate is not None and not 0 < rate < math.inf:
+        raise InvalidArguments(f"rate={rate!r}: it must be a number of letters per second.")
 
 
 def no_copy(_: DeadLetter) -> None:
@@ -89,6 +96,8 @@ class LetterMover:
         on_moved: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.moved = Moved()
+        self.has_published = False
+        """Whether copies may have been published."""
         self._make_lane = make_lane
         self._timeout = timeout
         self._make_copy = make_copy
@@ -112,6 +121,7 @@ class LetterMover:
             return
         self._keep_rate(len(batch))
         under_way = _Batch(batch)
+        self.has_published = True
         try:
             under_way.publish(self._make_lane, self._timeout, self._make_copy)
             under_way.wait(self._timeout + GRACE)
@@ -127,9 +137,9 @@ class LetterMover:
         """Remove the letters whose copies are confirmed; return the error that ends the move, if there is one."""
         confirmed = under_way.confirmed()
         if confirmed:
+            walk.take([letter.message for letter in confirmed])
             for letter in confirmed:
                 self.moved.add(letter)
-            walk.take([letter.message for letter in confirmed])
             self._on_moved(len(confirmed))
         for error in under_way.refused():
             self.moved.refuse(error)

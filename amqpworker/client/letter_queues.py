@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from amqpworker.errors import AmqpWorkerError, ConfigError
 from amqpworker.routing.envelope import publication_of_replay
-from amqpworker.routing.topology import dead_queue_of, work_queue_of
+from amqpworker.routing.topology import check_queue_name, dead_queue_of, work_queue_of
 
 if TYPE_CHECKING:
     from amqpworker.broker.tool_connection import ToolConnection
@@ -55,7 +55,7 @@ class ReplayTargets:
     """
     The work queues that letters are replayed to.
 
-    Each is checked once, `to` at once: the broker parks what no queue takes, so a publication would not show that it is gone.
+    Each is checked once, `to` at once, which must not be a queue of ours that no message is bound for. The broker parks what no queue takes, so a publication would not show that it is gone.
     """
 
     def __init__(self, broker: ToolConnection, names: Names, to: str | None) -> None:
@@ -64,6 +64,7 @@ class ReplayTargets:
         self._to = to
         self._exists: dict[str, bool] = {}
         if to is not None:
+            check_queue_name(to, names.namespace)
             self._check(to)
 
     def copy_of(self, letter: DeadLetter) -> Publication:

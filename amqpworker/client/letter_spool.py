@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pickle
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.message import Delivery
@@ -16,16 +17,17 @@ from amqpworker.model.message import Delivery
 MAX_MEMORY = 16 * 1024 * 1024
 
 
-def read_first(letters: Iterable[DeadLetter]) -> Iterator[DeadLetter]:
-    """Read all letters, then yield them one by one."""
+def read_first(letters: Generator[DeadLetter, None, None]) -> Iterator[DeadLetter]:
+    """Read all letters, then yield them one by one; an error or an interrupt ends the reading at once."""
     with tempfile.SpooledTemporaryFile(MAX_MEMORY) as file:
         count = 0
-        for letter in letters:
-            message = letter.message
-            # Without the channel of the delivery, which belongs to its connection.
-            place = (letter.queue, letter.position, message.exchange, message.routing_key)
-            pickle.dump((place, message.redelivered, message.properties, message.body, message.problem), file)
-            count += 1
+        with closing(letters):
+            for letter in letters:
+                message = letter.message
+                # Without the channel of the delivery, which belongs to its connection.
+                place = (letter.queue, letter.position, message.exchange, message.routing_key)
+                pickle.dump((place, message.redelivered, message.properties, message.body, message.problem), file)
+                count += 1
         file.seek(0)
         for _ in range(count):
             place, redelivered, properties, body, problem = pickle.load(file)  # noqa: S301 - written above

@@ -8,12 +8,13 @@ closes a channel that keeps one for too long (its ack timeout, 30 minutes by def
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Self
 
 from amqpworker.broker.queue_walk import QueueWalker
 from amqpworker.broker.tool_connection import Depth
 from amqpworker.client.letter_queues import ReplayTargets, no_such_queue
+from amqpworker.errors import AmqpWorkerError
 from amqpworker.model import headers as h
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.letter_selection import Selection
@@ -46,6 +47,19 @@ class LetterWalks:
     def __exit__(self, *details: object) -> None:
         self._walker.__exit__(*details)
 
+    @property
+    def parked_queue(self) -> str:
+        """The queue of parked messages."""
+        return self._plan.names.parked
+
+    def parked(self) -> int | None:
+        """Return how many messages are parked; `None` if that is not known, as while another program reads them."""
+        try:
+            depth = self._walker.depth(self.parked_queue)
+        except AmqpWorkerError:
+            return None
+        return None if depth is None or depth.consumers else depth.messages
+
     def targets(self, to: str | None) -> ReplayTargets:
         """Return where letters are replayed to; raises ConfigError if there is no queue `to`."""
         return ReplayTargets(self._walker, self._plan.names, to)
@@ -63,7 +77,7 @@ class LetterWalks:
         """Return those of the queues that exist."""
         return [queue for queue, depth in self.depths(queues, must_exist=False).items() if depth is not None]
 
-    def read(self, queue: str, selection: Selection) -> Iterator[DeadLetter]:
+    def read(self, queue: str, selection: Selection) -> Generator[DeadLetter, None, None]:
         """Yield the selected letters of a queue, the oldest first; they are requeued at the end, so use them soon."""
         with self._walker.walk(queue) as walk:
             for position, delivery in enumerate(walk, 1):

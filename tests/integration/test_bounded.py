@@ -319,6 +319,21 @@ def test_purging_drops_what_waits_in_both_queues_and_asks_first(
     assert "The app has no queue 'smal': did you mean small?" in cli("queues purge smal --app boundedshop:app").err
 
 
+def test_what_arrives_after_a_queue_was_counted_as_empty_is_not_purged_without_a_question(
+    cli: Callable[[str], Ended], vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("topology declare boundedshop:app")
+
+    def waiting(*_: object) -> dict[str, int]:
+        assert vhost.publish("amqpworker.tasks", "plain", "{}")
+        return {"plain": 0}
+
+    monkeypatch.setattr("amqpworker.cli.queues_command._waiting", waiting)
+    assert cli("queues purge plain --app boundedshop:app").out == "Dropped 0 messages of 'plain'.\n"
+    vhost.wait_for_count("plain", 1)
+    assert cli("queues purge plain --app boundedshop:app -y").out == "Dropped 2 messages of 'plain'.\n"
+
+
 def test_purging_needs_the_permission_to_read(
     cli: Callable[[str], Ended], vhost: Broker, stranger: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +341,7 @@ def test_purging_needs_the_permission_to_read(
     for read, lacking in (("^small$", "small.due"), (r"^small(\.due)?$", "")):
         monkeypatch.setenv("AMQPWORKER_URL", stranger(configure="^$", write="^$", read=read))
         monkeypatch.delitem(sys.modules, "boundedshop")
-        ended = cli("queues purge small --app boundedshop:app")
+        ended = cli("queues purge small --app boundedshop:app --yes")
         assert ended.code == (2 if lacking else 0)
         assert not lacking or f"lacks the permission `read` on queue '{lacking}'" in ended.complaint()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pty
 import signal
@@ -21,9 +22,9 @@ from typing import Any
 import pika
 import pytest
 
-from amqpworker import App, ConfigError, InvalidArguments
+from amqpworker import App, ConfigError, InvalidArguments, NotConnected
 from amqpworker.broker.admin import Admin
-from amqpworker.broker.queue_walk import QueueWalker
+from amqpworker.broker.queue_walk import QueueWalker, Walk
 from amqpworker.client import letter_walks
 from amqpworker.routing.topology import base, work_queue
 from amqpworker.worker.app_loader import load_app
@@ -288,6 +289,44 @@ def test_a_queue_that_another_program_reads_is_not_shown_in_part(
     vhost.wait_for_count(DEAD, 4)
 
 
+def test_letters_that_another_program_has_all_received_are_there_nevertheless(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QueueWalker, "__init__", partialmethod(QueueWalker.__init__, patience=0.3))
+    letters.add(2)
+    with raw_channel(vhost.url) as channel:
+        channel.basic_consume(DEAD, lambda *_: None)
+        vhost.wait_for_count(DEAD, 0)
+        for line in ("dead list", "dead show id-1", "dead export -"):
+            ended = cli(line)
+            assert (ended.code, ended.out) == (2, "")
+            assert f"Queue '{DEAD}' is being read by another program" in ended.err
+    vhost.wait_for_count(DEAD, 2)
+
+
+def test_an_app_or_a_namespace_that_is_given_counts_and_one_of_the_environment_gives_way(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker
+) -> None:
+    letters.add(1)
+    both = cli(f"dead list -q billing --app deadshop:app --url {vhost.url}")
+    assert (both.code, both.out) == (2, "")
+    assert "not both: the app has its own" in both.complaint()
+    assert "not both" in cli(f"dead list deadshop:app -q billing --url {vhost.url}").complaint()
+    assert cli(f"dead list -q billing --url {vhost.url} --json").json[0]["count"] == 1
+    assert cli("dead list --all --json").json[0]["count"] == 1
+    assert "--all does not go together" in cli("dead list --all --task shop.charge").complaint()
+    with Admin(vhost.url, load_app("deadworker:app").settings) as admin:
+        admin.declare(base("other") + work_queue("other", "elsewhere"), lambda _: None)
+    assert vhost.publish("other.dead", "elsewhere", b"{}", pika.BasicProperties(message_id="theirs", type="t"))
+    assert cli("dead export file -q elsewhere --namespace other").code == 0
+    assert cli("dead replay theirs -q elsewhere --namespace other").code == 0
+    assert vhost.ids("elsewhere") == ["theirs"]
+    assert cli("dead import file --namespace other").out == "1 dead letter imported.\n"
+    assert (vhost.count("elsewhere.dead"), vhost.count("other.parked")) == (1, 0)
+    wrong = cli("dead import file")
+    assert "Warning: 1 message more in 'amqpworker.parked' than expected" in wrong.err
+
+
 # ---- replay -------------------------------------------------------------------------------------------------------------
 
 
@@ -310,7 +349,7 @@ def test_many_letters_are_replayed_in_their_order_after_one_question(
     ids = letters.add(1200)
     ended = cli("dead replay --all")
     assert ended.code == 2
-    assert "Replay 1200 dead letters? Standard input is not a terminal: answer with --yes." in ended.err
+    assert "Replay 1200 dead letters? There is no terminal to ask at: answer with --yes." in ended.err
     assert vhost.count(DEAD) == 1200
     ended = cli("dead replay --all --dry-run")
     assert (ended.code, vhost.count(DEAD)) == (0, 1200)
@@ -372,6 +411,28 @@ def test_a_letter_whose_queue_is_gone_stays_and_can_be_replayed_to_another(
     assert vhost.ids("notes") == ["id-0", "id-1"]
 
 
+def test_letters_are_not_replayed_to_where_no_message_goes(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker
+) -> None:
+    letters.add(2)
+    for to in ("notes.dead", "notes.due", PARKED):
+        ended = cli(f"dead replay --all --yes --to {to}")
+        assert (ended.code, ended.out) == (2, "")
+        assert "Queue name" in ended.complaint()
+    vhost.declare_queue("unbound")
+    ended = cli("dead replay id-0 --to unbound")
+    assert (ended.code, ended.out) == (0, "1 dead letter replayed.\n")
+    assert ended.complaint().startswith("Warning: 1 message more in 'amqpworker.parked' than expected")
+    again = cli("dead replay id-0 --to unbound --parked")
+    assert again.complaint().startswith("Warning: 1 message more in 'amqpworker.parked' than expected")
+    moved = cli("dead replay id-0 --parked --to billing")
+    assert (moved.code, moved.err, vhost.ids(WORK)) == (0, "", ["id-0"])
+    for rate in ("nan", "inf"):
+        ended = cli(f"dead replay id-1 --rate {rate}")
+        assert (ended.code, ended.out, vhost.ids(DEAD)) == (2, "", ["id-1"])
+        assert "rate" in ended.complaint()
+
+
 def test_parked_messages_have_the_same_verbs(cli: Callable[[str], Ended], letters: Letters, vhost: Broker) -> None:
     letters.add(3, exchange=PARKED)
     assert sum(one["count"] for one in cli("dead list --json").json) == 3
@@ -421,6 +482,7 @@ def test_letters_are_dropped_by_age_and_reason(cli: Callable[[str], Ended], lett
     assert cli("dead drop --older-than 1h --yes").out.endswith(f" {'letters' if now > AT else 'letter'} dropped.\n")
     assert vhost.ids(DEAD) == ["id-3"]
     assert "--older-than 'long'" in cli("dead drop --older-than long").complaint()
+    assert "before the year 1" in cli("dead drop --older-than 800000d").complaint()
 
 
 def test_a_question_is_asked_before_several_letters_are_dropped(
@@ -431,13 +493,26 @@ def test_a_question_is_asked_before_several_letters_are_dropped(
         ours, theirs = pty.openpty()
         with started(tmp_path, dict(os.environ), "dead", "drop", "--all", stdin=theirs) as process:
             os.write(ours, answer.encode())
-            out, _ = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=30)
         os.close(ours)
         os.close(theirs)
         assert "billing.dead: 2 dead letters in 1 group" in out
-        assert "Drop 2 dead letters?" in out
+        assert "Drop 2 dead letters?" in err
+        assert "?" not in out
         assert process.returncode == code
         assert vhost.count(DEAD) == left
+
+
+def test_the_question_is_all_that_a_person_sees_before_json(letters: Letters, tmp_path: Path) -> None:
+    letters.add(2)
+    ours, theirs = pty.openpty()
+    with started(tmp_path, dict(os.environ), "dead", "drop", "--all", "--json", stdin=theirs) as process:
+        os.write(ours, b"y\n")
+        out, err = process.communicate(timeout=30)
+    os.close(ours)
+    os.close(theirs)
+    assert json.loads(out)[0] == {"queue": DEAD, "letters": 2}
+    assert err.startswith("Drop 2 dead letters? [y/N]")
 
 
 # ---- files --------------------------------------------------------------------------------------------------------------
@@ -485,6 +560,25 @@ def test_what_the_pipe_carries_can_be_imported(letters: Letters, vhost: Broker, 
     vhost.wait_for_count(DEAD, 404)
 
 
+def test_a_full_disk_is_one_line_and_what_cannot_be_read_twice_is_imported(
+    letters: Letters, vhost: Broker, tmp_path: Path
+) -> None:
+    letters.add(2)
+    program = f"{sys.executable} -m amqpworker dead"
+
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["bash", "-c", line], cwd=tmp_path, text=True, capture_output=True, check=False)
+
+    full = shell(f"{program} export - --all > /dev/full")
+    assert (full.returncode, full.stderr) == (
+        2,
+        "amqpworker: Cannot write to standard output: No space left on device.\n",
+    )
+    done = shell(f"{program} export - > copy; {program} import <(cat copy)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "2 dead letters imported.\n", "")
+    vhost.wait_for_count(DEAD, 4)
+
+
 def test_nothing_of_a_file_that_was_cut_off_is_imported(
     cli: Callable[[str], Ended], letters: Letters, vhost: Broker, tmp_path: Path
 ) -> None:
@@ -519,6 +613,54 @@ def test_an_edited_letter_stays_with_its_evidence_until_it_is_replayed(
     assert cli("dead edit id-1 --set cents=6 --replay").out == "1 dead letter changed and replayed.\n"
     assert json.loads(vhost.wait_for_message(WORK).body) == {"order": "o-1", "cents": 6}
     assert vhost.ids(DEAD) == ["id-0"]
+
+
+def test_of_several_letters_with_an_id_only_those_with_the_same_task_and_arguments_are_edited(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker
+) -> None:
+    letters.add(1)
+    letters.add(1, 0)
+    letters.add(1, 1, message_id="id-0")
+    letters.add(1, 0, type="shop.note")
+    ended = cli("dead edit id-0 --set cents=5 --all-copies")
+    assert (ended.code, ended.out) == (1, "2 dead letters changed; `dead replay` runs it.\n")
+    assert "2 dead letters not changed: It has another task or other arguments: it stays." in ended.complaint()
+    bodies = [(one["task"], one["body"]) for one in cli("dead show id-0 --json").json]
+    assert bodies == [
+        ("shop.charge", {"order": "o-1"}),
+        ("shop.note", {"order": "o-0"}),
+        ("shop.charge", {"order": "o-0", "cents": 5}),
+        ("shop.charge", {"order": "o-0", "cents": 5}),
+    ]
+
+
+def test_an_edit_that_stops_after_its_letter_was_published_is_not_reported_as_no_change(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    letters.add(1)
+
+    def lost(*_: object) -> None:
+        raise NotConnected("lost")
+
+    monkeypatch.setattr(Walk, "take", lost)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("EDITOR", "sed -i s/o-0/new/")
+    ended = cli("dead edit id-0")
+    assert (ended.code, ended.out) == (2, "")
+    assert "Stopped: it is not known what changed; a letter whose copy was not confirmed may exist twice." in ended.err
+    assert "Nothing was changed" not in ended.err
+    (kept,) = tmp_path.glob("amqpworker-*")
+    assert f"The edited text is in {kept}." in ended.err
+    vhost.wait_for_count(DEAD, 2)
+
+
+def test_an_edit_can_be_made_at_another_broker_than_the_one_of_the_app(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters.add(1)
+    monkeypatch.setenv("AMQPWORKER_URL", "amqp://127.0.0.1:1/")
+    assert cli(f"dead edit id-0 --set cents=5 --replay --url {vhost.url}").code == 0
+    assert json.loads(vhost.wait_for_message(WORK).body) == {"order": "o-0", "cents": 5}
 
 
 @pytest.mark.parametrize(
@@ -587,6 +729,10 @@ def test_what_cannot_be_done_in_python_raises(shop: App, letters: Letters, vhost
         shop.dead.replay("id-0")
     with pytest.raises(InvalidArguments, match="rate=0"):
         shop.dead.replay("id-0", rate=0)
+    with pytest.raises(InvalidArguments, match="rate=inf"):
+        shop.dead.replay("id-0", rate=math.inf)
+    with pytest.raises(ConfigError, match="reserved for amqpworker"):
+        shop.dead.replay("id-0", all_copies=True, to=PARKED)
     with pytest.raises(ConfigError, match="'nope'"):
         shop.dead.replay("id-0", all_copies=True, to="nope")
     with pytest.raises(ConfigError, match=r"'nope\.dead' does not exist"):

@@ -154,6 +154,7 @@ def other(a: str, b: str = "x") -> None: ...
 def stricter(a: int, b: str) -> None: ...
 def looser(a: int = 1, b: str = "x") -> None: ...
 def renamed(n: Annotated[int, Field(validation_alias=AliasChoices("n", "a"))], b: str = "x") -> None: ...
+def unaliased(n: int, b: str = "x") -> None: ...
 def returning(a: int, b: str = "x") -> int:
     return a
 
@@ -215,7 +216,24 @@ def test_another_name_is_safe_if_the_old_one_is_kept_as_an_alias() -> None:
 
 def test_an_alias_that_is_gone_is_reported() -> None:
     old, new = described(plain, aliases=["shop.oldest"]), described(plain)
-    assert [(one.kind, one.safe) for one in changes_between([old], [new])] == [("alias-removed", SAFE)]
+    assert [(one.kind, one.safe) for one in changes_between([old], [new])] == [("alias-removed", UNSAFE)]
+
+
+def test_an_upgrade_that_is_gone_is_not_safe_whatever_the_new_version_is() -> None:
+    old = described(plain, version=2, upgrade=upgrade)
+    for version in (2, 3):
+        changes = changes_between([old], [described(plain, version=version)])
+        assert ("upgrade-removed", UNSAFE) in [(one.kind, one.safe) for one in changes]
+
+
+def test_an_older_name_of_a_parameter_that_is_gone_is_not_safe() -> None:
+    old, new = described(renamed), described(unaliased)
+    (gone,) = changes_between([old], [new])
+    assert (gone.kind, gone.safe) == ("parameter-alias-removed", UNSAFE)
+    assert "the older name 'a' of the parameter 'n'" in gone.text
+    assert changes_between([old], [described(renamed)]) == []
+    (upgraded,) = changes_between([old], [described(unaliased, version=2, upgrade=upgrade)])
+    assert (upgraded.kind, upgraded.safe) == ("version-raised", SAFE)
 
 
 def test_another_queue_is_safe_if_new_workers_consume_the_old_one() -> None:
@@ -224,6 +242,16 @@ def test_another_queue_is_safe_if_new_workers_consume_the_old_one() -> None:
     assert (moved.kind, moved.safe) == ("queue-changed", UNSAFE)
     assert "-q default until it is empty" in moved.text
     assert [one.safe for one in changes_between([old, neighbour], [new, neighbour])] == [SAFE]
+    assert [one.safe for one in changes_between([old], [new], {"default"})] == [SAFE], "app.queue('default')"
+
+
+def test_the_queue_that_the_advice_names_makes_the_deploy_safe(cli: Callable[[str], Ended], tmp_path: Path) -> None:
+    (tmp_path / "deployed.json").write_text(cli("tasks --app taskshop:app --json").out)
+    moved = SHOP.replace('queue="emails"', 'queue="mail"')
+    for added, code in (("", 1), ("app.queue('emails')\n", 0)):
+        (tmp_path / "taskshop.py").write_text(moved + added)
+        sys.modules.pop("taskshop")
+        assert cli("tasks --app taskshop:app --diff deployed.json").code == code
 
 
 # ---- schemas --------------------------------------------------------------------------------------------------------

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import pytest
 
 from amqpworker.client import letter_mover
-from amqpworker.client.letter_mover import LetterMover, no_copy
+from amqpworker.client.letter_mover import LetterMover, check_rate, no_copy
 from amqpworker.client.letter_spool import read_first
-from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, Unconfirmed
+from amqpworker.errors import AmqpWorkerError, ConfigError, InvalidArguments, NotConnected, Unconfirmed
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.message import Delivery, Properties, Publication
 
@@ -139,6 +140,48 @@ def test_errors_are_counted_by_their_text_and_few_are_kept() -> None:
     assert mover.moved.refused == 50
     mover, _, _ = moved(lambda _: InvalidArguments("same"), 50)
     assert mover.moved.errors == {"same": 50}
+
+
+def test_letters_that_could_not_be_removed_are_not_counted_as_moved() -> None:
+    class LostWalk:
+        def take(self, _: Sequence[Delivery]) -> None:
+            raise NotConnected("lost")
+
+    lane = Lane(lambda _: None)
+    mover = LetterMover(lambda: lane, 1.0, copy_of)  # type: ignore[arg-type,return-value]
+    mover.add(letter(1), LostWalk())
+    with pytest.raises(NotConnected):
+        mover.flush(LostWalk())
+    assert (mover.moved.count, mover.has_published) == (0, True)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, math.nan, math.inf])
+def test_a_rate_that_is_not_a_number_of_letters_is_refused(rate: float) -> None:
+    with pytest.raises(InvalidArguments, match=f"rate={rate}"):
+        check_rate(rate)
+    check_rate(None)
+    check_rate(0.5)
+
+
+def test_reading_that_is_interrupted_between_two_letters_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def letters() -> Generator[DeadLetter, None, None]:
+        try:
+            yield letter(1)
+        finally:
+            ended.append("requeued")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("amqpworker.client.letter_spool.pickle.dump", interrupted)
+    try:
+        next(read_first(letters()))
+    except KeyboardInterrupt:
+        assert ended == ["requeued"]
+    else:
+        pytest.fail("it was not interrupted")
 
 
 def test_letters_that_were_read_first_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
