@@ -158,7 +158,7 @@ def test_a_connection_of_which_half_is_lost_is_left_by_an_idle_worker(make_app: 
         app = make_app(proxy.url, heartbeat=0, connect_timeout=2.0)
         noted, task = sizes(app)
         with running(app, threads=1) as worker:
-            wait_until(lambda: proxy.accepted == 2 and app.producer.publisher.connected, what="both are connected")
+            wait_until(lambda: proxy.accepted == 3 and app.producer.publisher.connected, what="all are connected")
             before = channel_of(worker)
             proxy.swallow("to_client")
             wait_until(lambda: channel_of(worker) is not before, 9.5, "the connection is left")
