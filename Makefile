@@ -4,10 +4,13 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-systemd test-newer test-python test-cluster test-lowest soak long long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-operating test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py rolling.py) $(addprefix integration/test_,retry.py consuming.py prefetch.py draining.py publishing.py calling_contract.py queue_walk.py dead_commands.py cancelling.py))
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py rolling.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
+OPERATING := $(addprefix tests/operating/test_,bounded.py cancelling.py dead_commands.py hooks_live.py lifecycle.py pausing.py pending.py)
+# What differs between 4.0 and 4.3: requeuing, walks and suspects; the rest runs on 4.0 in `make long-newer`.
+DIFFERS := tests/operating/test_queue_walk.py tests/supervised/test_suspects.py
 SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
@@ -61,14 +64,21 @@ test-schedulers: setup ## schedulers and their commands: supervision, takeover, 
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/scheduling $(ARGS)
 
+test-operating: setup ## what operators do with queues and messages: list, cancel, replay, pause, bound; hooks; the life of a message
+	@scripts/rabbitmq.sh
+	$(PYTHON) -m pytest tests/operating $(ARGS)
+
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
 	$(PYTHON) -m pytest tests/systemd $(ARGS)
 
-test-newer: setup ## tests of crashes, ack timeouts and redelivery against RabbitMQ 4.0 and 4.3, and of schedules and pending messages against 4.3; needs root
-	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER))
-	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(SCHEDULES) tests/integration/test_pending.py)
+test-newer: setup ## tests against RabbitMQ 4.3 of crashes, ack timeouts, redelivery, schedules and what operators do; walks through queues against 4.0, too; needs root
+	@scripts/newer.sh trixie $(or $(ARGS),$(DIFFERS))
+	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(OPERATING) $(SCHEDULES))
+
+long-newer: setup ## all that test-newer runs on 4.3, against RabbitMQ 4.0; needs root
+	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER) $(OPERATING))
 
 test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
 	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))

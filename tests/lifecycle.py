@@ -1,5 +1,5 @@
 """
-The tasks with which `integration/test_lifecycle.py` has messages take each transition.
+The tasks with which `operating/test_lifecycle.py` has messages take each transition.
 
 An isolated process imports this module, too.
 """

@@ -14,8 +14,8 @@ from amqpworker.ipc.exit_status import MISCONFIGURED
 from amqpworker.routing.topology import base, work_queue
 from amqpworker.testing import node as node_module
 from amqpworker.testing.configuration import environment
-from tests.integration.test_stream_follower import CONTROL, following
 from tests.nodes import Node
+from tests.operating.test_stream_follower import CONTROL, following
 from tests.support import wait_until
 from tests.workers import running
 
