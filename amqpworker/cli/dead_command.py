@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 MAX_LIMIT = 100_000
 
 dead_app = typer.Typer(
-    no_args_is_help=True, help="List, show, replay, edit, drop, export and import dead letters and parked messages."
+    no_args_is_help=True, help="List dead letters and parked messages; replay, edit, drop or export them."
 )
 
 AppArgument = Annotated[

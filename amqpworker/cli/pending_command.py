@@ -32,7 +32,7 @@ PER_SECOND = 25_000
 
 pending_app = typer.Typer(
     no_args_is_help=True,
-    help="List, show, cancel and reschedule messages that wait until they are due: delayed ones and retries.",
+    help="List what waits until it is due; cancel or reschedule it.",
 )
 
 AppChoice = Annotated[

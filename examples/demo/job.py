@@ -15,6 +15,7 @@ from amqpworker.model.reply import decode_reply
 from amqpworker.routing.topology import dead_queue
 from amqpworker.schedules.tick import tick_id
 from amqpworker.testing import wait_until
+from examples.demo.files import repair
 from examples.demo.tasks import Counts, app, count, largest, lateness
 
 STUMBLE_EVERY = 50
@@ -35,6 +36,8 @@ class Tally:
     letters: int = 0
     letters_queue: str = ""
     late: float = 0.0
+    cancelled: bool = False
+    replayed: Path | None = None
     largest: list[tuple[str, int]] = field(default_factory=list)
     round_trip: float = 0.0
     began: float = field(default_factory=time.time)
@@ -64,18 +67,33 @@ def run(files: Sequence[Path], folder: Path, report: Callable[[Tally], None]) ->
     """
     tally = Tally(len(files))
     began = time.monotonic()
-    pending = dict(send(files, tally))
+    sents = dict(send(files, tally))
     tally.sent_in = time.monotonic() - began
-    collect(pending, tally, report)
+    collect(dict(sents), tally, report)
     tally.took = time.monotonic() - began
+    replay_one(sents, tally)
     extras(folder, tally)
     return tally
 
 
+def replay_one(sents: dict[Path, Sent[Counts]], tally: Tally) -> None:
+    """Repair a file that could not be parsed, and run its dead letter again."""
+    path = next(filter(repair, tally.dead), None)
+    if path is not None:
+        sent = sents[path]
+        app.dead.replay(sent.id)
+        wait_until(lambda: sent.status() == "done", PATIENCE, "the end of a replayed task")
+        tally.counts[path] = sent.result(timeout=0)
+        del tally.dead[path]
+        tally.replayed = path
+
+
 def extras(folder: Path, tally: Tally) -> None:
-    """Send one delayed task, and call another one meanwhile."""
+    """Send one delayed task, and another one that is cancelled; call a third one meanwhile."""
     due = datetime.now(UTC) + timedelta(seconds=DELAY)
     delayed = lateness.options(at=due).send(due)
+    regretted = lateness.options(delay=3600).send(due)
+    tally.cancelled = app.pending.cancel(regretted.id)[regretted.id] == "removed"
     # The first call also opens the channel for replies; the second one is measured.
     largest.call(str(folder), 1)
     began = time.monotonic()

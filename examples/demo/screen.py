@@ -68,7 +68,11 @@ def summary(console: Console, tally: Tally, folder: Path) -> None:
     table.add_row("retried", f"{tally.retried} failed once, waited a second in the broker, and succeeded")
     why = ", ".join(f"{number} {reason}" for reason, number in tally.reasons.items())
     table.add_row("dead", f"{tally.letters} in queue {tally.letters_queue} with the reason: {why}" if why else "none")
+    if tally.replayed is not None:
+        table.add_row("replayed", f"the dead letter of {tally.replayed.name}, once the file was repaired")
     table.add_row("delayed", f"one task, for two seconds; it ran {tally.late * 1000:.0f} ms after it was due")
+    if tally.cancelled:
+        table.add_row("cancelled", "one task that was delayed by an hour: it was removed from the delay ladder")
     late = median(tally.ticks) * 1000
     table.add_row("schedule", f"{len(tally.ticks)} ticks, one per second; half of them ran within {late:.0f} ms")
     table.add_row("call", f"reply after {tally.round_trip * 1000:.0f} ms: the ten largest files")
