@@ -87,7 +87,7 @@ def memberships(
     topology: Topology, queues: Iterable[Mapping[str, Any]], running: frozenset[str] | None
 ) -> dict[str, Membership]:
     """
-    Return the members of each quorum queue, from the API's list of queues and the running nodes, if those are known.
+    Return the members of each quorum queue and stream, from the API's list of queues and the running nodes, if those are known.
 
     A node counts as up if both lists show it: each of them shows a node for a while after it ended (RabbitMQ 3.10.8).
     """
@@ -99,7 +99,9 @@ def memberships(
         online = reported.get("online") or ()
         up = tuple(node for node in members if node in online and (running is None or node in running))
         leader = reported.get("leader")
-        if members:
+        # Of a stream that was declared a moment ago, the API does not have the leader yet.
+        is_new = leader is None and up == members and queue.arguments.get("x-queue-type") == "stream"
+        if members and not is_new:
             found[queue.name] = Membership(members, up, leader if leader in up else None)
     return found
 

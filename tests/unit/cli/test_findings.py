@@ -16,7 +16,7 @@ from amqpworker.cli.findings import (
     node_findings,
     running_nodes,
 )
-from amqpworker.routing.topology import Topology, base, scheduler, work_queue
+from amqpworker.routing.topology import Topology, base, control, scheduler, work_queue
 
 NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
 
@@ -171,6 +171,14 @@ def test_a_queue_that_lacks_members_is_reported_with_what_that_means(
     found = list(member_findings(held))
     assert [(one.kind, one.name) for one in found] == ([] if kind is None else [(kind, "emails")])
     assert all(told in one.text for one in found)
+
+
+def test_a_stream_whose_leader_the_api_does_not_have_yet_is_not_reported() -> None:
+    needed = control("amqpworker")
+    for online, found in ((ALL, []), (ALL[:1], ["minority"])):
+        listed = [{"name": one.name, **held_by(None, online)} for one in needed.queues]
+        held = memberships(needed, listed, None)
+        assert [one.kind for one in member_findings(held)] == found
 
 
 def test_queues_in_the_same_state_are_one_line() -> None:
