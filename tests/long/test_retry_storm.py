@@ -19,4 +19,4 @@ def test_retries_of_a_full_queue_are_taken_first_all_the_time_and_other_delays_a
     with App(vhost.url) as app:
         storm = rage(app, vhost, tmp_path, SECONDS)
     tell("retry storm", f"{len(storm.accepted):,}", f"{storm.refused:,} sends refused by the bound", str(storm))
-    check(storm, vhost, on_time=0.99 if LONG else 0.75)
+    check(storm, vhost, on_time=0.99 if LONG else 0.5)
