@@ -58,5 +58,6 @@ def test_a_pool_reports_what_the_system_lacks_and_runs_isolated_tasks_and_suspec
         wait_until(lambda: "second run" in workers.ledger(), 30)
         workers.send("crash")
         wait_until(lambda: vhost.count("work.dead") == 1, 30, "three crashes make a dead letter")
-        listed = json.loads(run(tmp_path, environment(vhost.url), "dead", "list", "-q", "work", "--json").out)
-        assert [one["reason"] for one in listed[0]["letters"]] == ["crashed"]
+        command = ("dead", "list", "-q", "work", "--letters", "--json")
+        listed = json.loads(run(tmp_path, environment(vhost.url), *command).out)
+        assert [one["reason"] for one in listed] == ["crashed"]

@@ -251,7 +251,7 @@ def test_topology_check_without_permission_to_compare_is_one_line_and_exits_with
             in told
         )
         assert "run it as the user that declares" in told
-        assert told.count("amqpworker") == 0
+        assert told.count("amqpworker.") == 0
         assert max(map(len, ended.out.splitlines()[:4])) <= 80
 
 
