@@ -23,12 +23,13 @@ ACK_TIMEOUT = 10
 def test_a_queue_that_is_deleted_under_its_consumers_is_consumed_again(scene: Scene) -> None:
     scene.pool()
     scene.sender("load", "--threads", "4", "--delays", "--pause", "0.005")
-    scene.wait_until(lambda: consumers(scene.broker) == 2, 30, "both processes consume")
+    # Not by the number of consumers: a process that changes its prefetch has two for a moment.
+    scene.wait_until(lambda: scene.said("pool", 10**7).count("queue_consuming") == 2, 30, "both processes consume")
     scene.wait_for("end", 100)
     scene.fault("queue deleted")
     scene.broker.delete_queue(QUEUE)
-    scene.wait_until(lambda: scene.said("pool", 10**6).count("consumer_cancelled") == 2, 30, "both hear of it")
-    scene.wait_until(lambda: consumers(scene.broker) == 2, 30, "both processes consume again")
+    scene.wait_until(lambda: scene.said("pool", 10**7).count("consumer_cancelled") >= 2, 30, "both hear of it")
+    scene.wait_until(lambda: scene.said("pool", 10**7).count("queue_consuming") >= 4, 30, "both consume again")
     back = scene.fault("consuming again")
     scene.wait_for("end", 100, back)
     scene.stop_all("sender")
