@@ -120,15 +120,18 @@ class Life:
         return task_id
 
     def deliver_and_return(self, queue: str, times: int) -> None:
-        """Have the broker deliver the only message of a queue again and again."""
+        """Have the broker deliver the only message of a queue again and again, at most until it is a dead letter."""
+        places = queue, f"{queue}.dead"
         with raw_channel(self.broker.url) as channel:
             for _ in range(times):
                 # From RabbitMQ 4.3 on, a nack does not count as a delivery.
                 own = channel.connection.channel()
                 method = own.basic_get(queue)[0]
                 own.close()
-                if method is None:
-                    return
+                if method is None:  # it may not have returned yet
+                    wait_until(lambda: any(map(self.broker.count, places)), what="it is somewhere")
+                    if self.broker.count(f"{queue}.dead"):
+                        return
 
     # ---- what has become of them ------------------------------------------------------------------------------------
 
