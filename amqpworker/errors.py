@@ -31,8 +31,8 @@ The errors that amqpworker raises for its users to catch, in one tree.
 A command or a worker process that ends with one of them exits with code 2 if it is a `ConfigError`, with code 1 otherwise.
 
 Errors of pika and of the stores are translated where they appear, with the cause kept. `signature.MalformedBody`,
-`signature.UnknownParameter`, `versions.UpgradeFailed`, `retry.ResultRefused` and `results.ResultNotStorable` belong to the tree but are defined elsewhere: they never leave a worker;
-users see them at most as the `error_type` of a dead letter.
+`signature.UnknownParameter`, `versions.UpgradeFailed`, `retry.ResultRefused` and `results.ResultNotStorable` belong to the tree
+but are defined elsewhere: they never leave a worker; users see them at most as the `error_type` of a dead letter.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ class Settled(NamedTuple):
     A delivery that was settled: by which `outcome`, and when this was decided (`at`, seconds since the epoch).
 
     `outcome` is one of the closed set in `model.outcome`; it is `Requeue` if the outcome of the task could not be settled. `run`
-    is None if the task was not started. `letter` is the dead letter that took the place of the message, as the broker has confirmed
-    it, if its outcome is `Dead`. There is no event for a delivery whose channel was lost first, since the broker
-    redelivers it.
+    is None if the task was not started. `letter` is the confirmed dead letter if the outcome is `Dead`. A delivery whose channel is
+    lost before it is settled has no event: the broker redelivers it.
     """
 
     delivery: Delivery

@@ -93,7 +93,7 @@ class AioChannel:
                     arguments=arguments,
                 )
             case Unbinding():
-                # It is always answered, in the same way if there is no such binding.
+                # The broker always replies, even if the binding does not exist.
                 nowait = False
                 command = commands.Queue.Unbind(
                     queue=part.queue, exchange=part.source, routing_key=part.routing_key, arguments=arguments

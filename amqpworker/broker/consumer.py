@@ -132,7 +132,7 @@ class Consumer:
         self.problem = None
         SubscriptionCheck(connection, self).start()
         if not self._draining:
-            self._holds.apply([])  # what was paused while there was no connection
+            self._holds.apply({})  # what was paused while there was no connection
             self._preparation.on_opened(connection)
             for subscription in self.subscriptions:
                 self.prepare(subscription)
@@ -315,7 +315,7 @@ class Consumer:
             self._preparation.stop()
             self._cancel_all()
         else:
-            self._holds.apply(list(self._channels.values()))
+            self._holds.apply(self._channels)
             if self._subscriber.has_changed:
                 self._subscriber.has_changed = False
                 for consumer_channel in list(self._channels.values()):

@@ -80,7 +80,7 @@ class PikaChannel:
                 arguments = dict(part.arguments)
                 self.pika.queue_bind(part.queue, part.source, part.routing_key, arguments, callback=callback)
             case Unbinding():
-                # It is always answered, in the same way if there is no such binding.
+                # The broker always replies, even if the binding does not exist.
                 self.pika.queue_unbind(part.queue, part.source, part.routing_key, callback=callback)
 
     def limit_all(self) -> None:

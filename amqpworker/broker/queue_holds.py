@@ -7,7 +7,7 @@ queue is paused. As long as it is not known what is paused, no queue is subscrib
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
@@ -49,13 +49,13 @@ class QueueHolds:
 
     # ---- in the I/O thread ------------------------------------------------------------------------------------------
 
-    def apply(self, channels: Iterable[ConsumerChannel]) -> None:
+    def apply(self, channels: Mapping[str, ConsumerChannel]) -> None:
         """Let what other threads want count from now on."""
         wanted = self._wanted_holds, self._wanted_pauses
         if wanted == self._applied:
             return
         self._applied = wanted
-        for consumer_channel in channels:
+        for consumer_channel in list(channels.values()):
             if not consumer_channel.held_since or self._includes(consumer_channel.work_queue):
                 self.hold_if_wanted(consumer_channel)
                 self._requeue_if_paused(consumer_channel)

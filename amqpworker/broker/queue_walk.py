@@ -72,8 +72,8 @@ class QueueWalker(ToolConnection):
         Return a walk through a queue, to be entered as a context manager and iterated once.
 
         Entering it raises QueueBusy if another program is reading the queue, Unroutable if the queue does not exist. It and the
-        iteration raise NotConnected, AccessRefused or SendError if the broker does not deliver, the iteration QueueBusy if another
-        consumer has come meanwhile and keeps messages; nothing is lost then.
+        iteration raise NotConnected, AccessRefused or SendError if the broker does not deliver, the iteration QueueBusy if
+        another consumer has come meanwhile and keeps messages; nothing is lost then.
         """
         return Walk(self, queue)
 

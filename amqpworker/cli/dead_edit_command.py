@@ -93,7 +93,7 @@ def edit(
 
     The new arguments must fit the task. If they do not, nothing changes, and what was edited stays in its file. With --all-copies, only letters of the same task and arguments are changed.
 
-    Exit codes: 0 changed, 1 there is no such letter, or several, or one has other arguments and stays; 2 the arguments do not fit, or the queue could not be read.
+    Exit codes: 0 changed; 1 the letter was not found, several have this id, or one with other arguments stays; 2 the arguments do not fit, or the queue could not be read.
     """
     quiet()
     found = load(app)

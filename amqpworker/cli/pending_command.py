@@ -1,8 +1,8 @@
 """
 `amqpworker pending`: list, show, cancel and reschedule messages that wait until they are due.
 
-Decides when to ask: while a level of the delay ladder is read, what falls due in it waits, so many messages are read only if the
-user agrees. Each command reports how long that was.
+Decides when to ask: messages that fall due in a level of the delay ladder wait while it is read, so it asks before it reads very
+many. Each command reports how long they waited.
 """
 
 from __future__ import annotations

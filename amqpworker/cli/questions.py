@@ -22,5 +22,5 @@ def agreed(question: str, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise ConfigError(f"{question} There is no terminal to ask at: answer with --yes.")
+        raise ConfigError(f"{question} Standard input is not a terminal: confirm with --yes.")
     return typer.confirm(question, err=True)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from amqpworker.client.send_errors import refuse_io_thread, was_closed_before
+from amqpworker.client.send_errors import may_send_again, refuse_io_thread
 from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError, Unroutable
 from amqpworker.model.cancel import REASON, Cancel, encode_cancel, holds_until, stored_id
 from amqpworker.model.headers import FIRST_SENT, time_of, time_text
@@ -97,7 +97,7 @@ def _publish(app: CancellingApp, publications: Sequence[Publication], delayed: b
         batch = publications[start : start + BATCH]
         refuse_io_thread(None)
         while (error := _publish_batch(app.producer, batch, requirements)) is not None:
-            if not (was_closed_before(error) and time.monotonic() < until):
+            if not may_send_again(error, until):
                 raise _described(error, plan)
 
 

@@ -55,7 +55,8 @@ class ReplayTargets:
     """
     The work queues that letters are replayed to.
 
-    Each is checked once, `to` at once, which must not be a queue of ours that no message is bound for. The broker parks what no queue takes, so a publication would not show that it is gone.
+    Each is checked once, `to` at once; it must not be a name that is reserved for amqpworker. The broker parks what no queue takes,
+    so publishing would not show that a queue does not exist.
     """
 
     def __init__(self, broker: ToolConnection, names: Names, to: str | None) -> None:

@@ -61,7 +61,7 @@ class LetterWalks:
         return None if depth is None or depth.consumers else depth.messages
 
     def targets(self, to: str | None) -> ReplayTargets:
-        """Return where letters are replayed to; raises ConfigError if there is no queue `to`."""
+        """Return where letters are replayed to; raises ConfigError if the queue `to` does not exist."""
         return ReplayTargets(self._walker, self._plan.names, to)
 
     def depths(self, queues: Sequence[str], must_exist: bool) -> dict[str, Depth | None]:

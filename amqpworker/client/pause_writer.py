@@ -67,7 +67,7 @@ class PauseWriter:
     """
     Reads and writes what is paused, over a connection for the time of each call and the one of the `producer`.
 
-    Its methods raise ConfigError if there is no stream, it cannot be read, or the broker cannot have streams.
+    Its methods raise ConfigError if the stream does not exist or cannot be read, or if the broker does not support streams.
     """
 
     def __init__(self, producer: Producer, plan: Plan, addresses: Sequence[Address], settings: Settings) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from amqpworker.client.cancelling import CancellingApp, announce, report_removed
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.pending_walk import LadderWalk
-from amqpworker.client.send_errors import refuse_io_thread, was_closed_before
+from amqpworker.client.send_errors import may_send_again, refuse_io_thread
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import ETA
 from amqpworker.model.pending_message import PendingMessage
@@ -40,8 +40,9 @@ class Pending:
     """
     The messages that wait in the delay ladder of an app: delayed ones, retries, and those whose task no worker knows.
 
-    They are those of its broker and namespace, of other apps too. Each method reads the levels of the ladder, one after the other; while it reads one, messages that fall due in it wait until it
-    has ended. A message that is just between two levels is not found: it may still run.
+    They are those of its broker and namespace, of other apps too. Each method reads the levels of the ladder one after the other;
+    messages that fall due in a level wait while it is read. A message that is just between two levels is not found: it may still
+    run.
 
     Raises, all methods:
         NotConnected: the connection could not be opened, or was lost; nothing is lost with it.
@@ -246,5 +247,5 @@ def _publish(app: PendingApp, publication: Publication) -> None:
         pending.wait()
         if pending.error is None:
             return
-        if not (was_closed_before(pending.error) and time.monotonic() < until):
+        if not may_send_again(pending.error, until):
             raise pending.error

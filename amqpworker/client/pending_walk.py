@@ -38,7 +38,8 @@ class LadderWalk:
 
     `longest` is how long the longest walk of a level took, in seconds: what fell due in that level meanwhile is late by at most
     that. `read` counts the messages. `missing` has the levels that do not exist though others do, once `levels` has returned;
-    their messages are lost, and nothing else fails because of them. `on_busy` is called with a text for people before it waits for another reader of a level.
+    their messages are lost, and nothing else fails because of them. `on_busy` is called with a text for people before it waits
+    for another reader of a level.
     """
 
     def __init__(
@@ -80,7 +81,8 @@ class LadderWalk:
         """
         Yield the walk of each level with all messages that it finds; the walk ends when the next one is asked for.
 
-        Those that are not taken may be met again in a lower level. The level is kept from delivering meanwhile. Raises QueueBusy, NotConnected, AccessRefused or SendError.
+        Those that are not taken may be met again in a lower level. The level is kept from delivering meanwhile. Raises
+        QueueBusy, NotConnected, AccessRefused or SendError.
         """
         return self._walks(None)
 

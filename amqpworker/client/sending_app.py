@@ -108,7 +108,7 @@ class SendingApp:
         Return if messages can be sent, for a readiness probe: the broker returns a message that no queue takes.
 
         Raises:
-            NotConnected: there is no connection or no response within `timeout` seconds.
+            NotConnected: the broker is not connected, or does not respond within `timeout` seconds.
             ConnectionBlocked: the broker has a memory or disk alarm.
             AccessRefused: the user may not log in, or not write to the exchange for tasks.
             ConfigError: the exchanges cannot be declared.

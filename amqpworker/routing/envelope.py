@@ -140,7 +140,7 @@ def postponed(delivery: Delivery, delay: float, task_id: str, names: Names, now:
 def deferred(
     delivery: Delivery, delay: float, task_id: str, names: Names, unknown_since: int | None = None
 ) -> Publication:
-    """Return the copy of a delivery that is delivered again after `delay` as it is; `unknown_since` is when it was first not known."""
+    """Return the copy of a delivery that comes after `delay` as it is; `unknown_since` is when its task was first not known."""
     headers: Headers = {} if unknown_since is None else {h.UNKNOWN_SINCE: time_text(unknown_since)}
     return _delayed(delivery, task_id, ladder.clamp(delay), headers, names)
 

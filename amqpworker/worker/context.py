@@ -97,7 +97,8 @@ def current() -> Run:
     """
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
-    `cancelled` is whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the time that it was due, `nominal`.
+    `cancelled` is whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the
+    time that it was due, `nominal`.
 
     Raises:
         NoCurrentTask: this code does not run inside a task.

@@ -26,8 +26,9 @@ class PrefetchTuner(Service):
     Measures the runs of tasks, and sets the prefetch of each queue in `places` by them; at first it is `first_prefetch`.
 
     `running` returns what runs now, each with the seconds so far, `is_coroutine` whether a delivery's task runs in the event
-    loop, `stuck` how many messages are held that may not run yet, or whose copy the broker does not confirm: they leave no place to
-    others, which are held in addition. `set_prefetch` is called with the prefetch of all these queues when one has changed. `wake` wakes the main thread.
+    loop, `stuck` how many messages are held that may not run yet, or whose copy the broker does not confirm: they leave no
+    place to others, which are held in addition. `set_prefetch` is called with the prefetch of all these queues when one has
+    changed. `wake` wakes the main thread.
     """
 
     def __init__(

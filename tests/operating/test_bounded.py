@@ -308,7 +308,7 @@ def test_purging_drops_what_waits_in_both_queues_and_asks_first(
     question = "Drop 1 message of 'small' and 2 messages of 'small.due' for good?"
     unanswered = cli(command)
     assert unanswered.code == 2
-    assert unanswered.complaint() == f"{question} There is no terminal to ask at: answer with --yes."
+    assert unanswered.complaint() == f"{question} Standard input is not a terminal: confirm with --yes."
     assert (vhost.count(SMALL), vhost.count(DUE)) == (1, 2), "nothing was dropped yet"
     told, code = answered(tmp_path, vhost, command, "y\n")
     assert code == 0

@@ -349,7 +349,7 @@ def test_many_letters_are_replayed_in_their_order_after_one_question(
     ids = letters.add(1200)
     ended = cli("dead replay --all")
     assert ended.code == 2
-    assert "Replay 1200 dead letters? There is no terminal to ask at: answer with --yes." in ended.err
+    assert "Replay 1200 dead letters? Standard input is not a terminal: confirm with --yes." in ended.err
     assert vhost.count(DEAD) == 1200
     ended = cli("dead replay --all --dry-run")
     assert (ended.code, vhost.count(DEAD)) == (0, 1200)

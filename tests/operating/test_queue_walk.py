@@ -32,14 +32,14 @@ QUEUE = "some"
 LEVEL = 4
 LEVEL_SECONDS = UNIT * 2**LEVEL
 WALK = """
-import sys, time
+import sys
 from amqpworker import Settings
 from amqpworker.broker.queue_walk import QueueWalker
 with QueueWalker(sys.argv[1], Settings()) as walker, walker.walk(sys.argv[2]) as walk:
     for delivery in walk:
         if walk.seen == int(sys.argv[3]):
             print(walk.seen, flush=True)
-            time.sleep(60)
+            sys.stdin.read()  # until the test ends
 """
 
 
@@ -66,7 +66,9 @@ def walked(broker: Broker, queue: str = QUEUE) -> list[int]:
 def walk_in_another_process(url: str, queue: str, stop_at: int) -> Iterator[subprocess.Popen[bytes]]:
     """Have another process walk until it has seen this many messages, and wait there."""
     command = [sys.executable, "-c", WALK, url, queue, str(stop_at)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == f"{stop_at}\n".encode()

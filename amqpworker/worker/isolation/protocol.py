@@ -1,8 +1,9 @@
 """
 The messages between a worker process and its isolated processes, over a pair of connected sockets.
 
-Decides the frames, and the one byte by which a process knows that its present run is cancelled. A request is a pickle: headers have values that JSON does not have, and the worker is trusted. The outcome
-comes as JSON and is validated, since user code has run in the process that wrote it.
+Decides the frames, and the one byte by which a process knows that its present run is cancelled. A request is a pickle: headers
+have values that JSON does not have, and the worker is trusted. The outcome comes as JSON and is validated, since user code has
+run in the process that wrote it.
 """
 
 from __future__ import annotations

@@ -26,6 +26,6 @@ def test_the_answer_of_a_person_counts(
 
 def test_a_program_has_to_answer_with_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(ConfigError, match=r"Drop it\? There is no terminal to ask at: answer with --yes"):
+    with pytest.raises(ConfigError, match=r"Drop it\? Standard input is not a terminal: confirm with --yes"):
         agreed("Drop it?", yes=False)
     assert agreed("Drop it?", yes=True)
