@@ -244,7 +244,8 @@ def _prefetch_tuner(
         consumer.set_prefetch,
         stop_request.wake,
     )
-    settler.listeners.add(tuner.on_settled)
+    if places_of:
+        settler.listeners.add(tuner.on_settled)
     return tuner
 
 
