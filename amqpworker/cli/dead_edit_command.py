@@ -279,7 +279,9 @@ def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
         raise typer.Exit(1)
     if kept is not None:
         kept.unlink(missing_ok=True)
-    outcome = "changed and replayed" if replay else "changed; `dead replay` runs it"
+    outcome = (
+        "changed and replayed" if replay else f"changed; `dead replay` runs {'it' if moved.count == 1 else 'them'}"
+    )
     write(printable(f"{counted(moved.count, 'dead letter')} {outcome}."))
     if moved.refused:
         raise typer.Exit(1)

@@ -6,6 +6,7 @@ Decides when a verb refuses. No letter is kept from others while a user thinks.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -83,10 +84,19 @@ def refuse_several(plan: VerbPlan) -> None:
 def report_missing(plan: VerbPlan, queues: Sequence[str], parked: bool) -> bool:
     """Report the names that no letter has; return whether there are any."""
     for name in plan.missing:
-        hint = "" if parked else " Parked messages need --parked."
+        hint = group_hint(name) or ("" if parked else " Parked messages need --parked.")
         where = f"in queue {queues[0]!r}" if len(queues) == 1 else f"in {counted(len(queues), 'queue')}"
         print_error(f"No dead letter with the id {name!r} {where}.{hint}")
     return bool(plan.missing)
+
+
+def group_hint(name: str) -> str:
+    """Return what to add if a name looks like the fingerprint of a group, which `dead list` shows in place of ids."""
+    is_fingerprint = re.fullmatch("[0-9a-f]{8}", name) is not None
+    return (
+        f" For the letters of a group use --group {name}; `dead list --group {name} --letters` has their ids."
+        * is_fingerprint
+    )
 
 
 def walks_of(app: App) -> LetterWalks:

@@ -66,7 +66,7 @@ def pause_task(name: TaskName, app: AppWithName, as_json: AsJson = False) -> Non
     """
     Pause a task in all workers, on all hosts, until it is resumed.
 
-    None starts any more, and those that run continue. Other tasks of its queue run. Its messages wait outside of the queue, in steps of 64 s; calls time out.
+    None starts any more, and those that run continue. Other tasks of its queue run. Its messages wait outside of the queue, in steps of 64 s; calls time out. `amqpworker queues paused` lists paused tasks, too.
 
     Exit codes: 0 it is paused, 1 not confirmed in time, 2 it could not be done.
     """

@@ -75,7 +75,7 @@ def list_pending(
     What falls due while its level is read is late by that time at most, which is reported. A message that moves from one level to
     the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
-    Exit codes: 0 listed, also if there are none; 1 not confirmed; 2 the levels could not be read.
+    Exit codes: 0 listed, also if there are none; 1 the answer was no; 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_array, print_table
     from amqpworker.client.pending_api import selection
@@ -87,8 +87,9 @@ def list_pending(
         messages = filter(chosen, found)
         if as_json:
             print_array(messages)
-        else:
-            print_table(messages, limit)
+        elif not print_table(messages, limit):
+            is_choice = task is not None or queue is not None or before is not None
+            write(f"No messages {'with this task, queue or due time ' * is_choice}are pending.")
 
 
 @pending_app.command(
@@ -166,7 +167,7 @@ def cancel(
         )
         return
     for one in ids:
-        outcome = "removed" if one in removed else f"announced: no worker starts it until {until_text}"
+        outcome = "removed" if one in removed else _announced_text(until_text, force)
         write(f"{printable(one)}: {outcome}")
 
 
@@ -193,7 +194,7 @@ def reschedule(
     """
     Have a message that waits be due at another time. It keeps its id and its attempt.
 
-    Exit codes: 0 rescheduled, 1 not found, or not confirmed; 2 the levels could not be read.
+    Exit codes: 0 rescheduled, 1 not found, or the answer was no; 2 the levels could not be read.
     """
     from amqpworker.client.pending_api import reschedule as reschedule_message
     from amqpworker.client.pending_api import seconds_of
@@ -261,6 +262,11 @@ def _report(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
+def _announced_text(until: str, force: bool) -> str:
+    end = "; if it runs, it is ended" if force else ""
+    return f"announced, not found among the delayed messages: no worker starts it until {until}{end}"
+
+
 def _report_announced(until: float) -> None:
     _report(f"announced, until {time_text(int(until * 1000))}; what waits is removed …")
 
@@ -276,11 +282,14 @@ def _not_found(wanted: str, as_json: bool) -> None:
     raise typer.Exit(1)
 
 
-def _time_of(text: str, option: str) -> datetime:
+def _time_of(text: str, option: str, or_seconds: bool = False) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArguments(f"{option} {text!r} is not an ISO 8601 time such as 2026-12-24T18:00+01:00.") from None
+        raise InvalidArguments(
+            f"{option} {text!r} is {'neither a number of seconds nor' if or_seconds else 'not'} an ISO 8601 time such as "
+            "2026-12-24T18:00+01:00."
+        ) from None
     if found.utcoffset() is None:
         raise InvalidArguments(f"{option} {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
     return found
@@ -290,4 +299,4 @@ def _time_or_seconds(text: str, option: str) -> datetime | float:
     try:
         return float(text)
     except ValueError:
-        return _time_of(text, option)
+        return _time_of(text, option, or_seconds=True)

@@ -145,6 +145,12 @@ def test_letters_are_listed_in_groups_of_the_same_error(
     assert "billing.dead: 4 dead letters in 2 groups" in ended.out
     assert listed[0]["group"] in ended.out
     assert "notes.dead: no dead letters" in ended.out
+    assert "amqpworker.parked: no parked messages" in ended.out
+    for line in ("dead list --task shop.chrge", "dead list --reason faild --letters"):
+        assert "billing.dead: dead letters, but none that was asked for" in cli(line).out
+    group = listed[0]["group"]
+    assert f"For the letters of a group use --group {group};" in cli(f"dead replay {group}").err
+    assert f"For the letters of a group use --group {group};" in cli(f"dead show {group}").out
     each = cli(f"dead list -q billing --group {listed[0]['group']} --task shop.charge --letters --limit 2 --json").json
     assert [one["id"] for one in each] == ["id-0", "id-1"]
     assert "3 dead letters, 2 shown" in cli("dead list --letters --limit 2 --task shop.charge").out
@@ -623,7 +629,7 @@ def test_of_several_letters_with_an_id_only_those_with_the_same_task_and_argumen
     letters.add(1, 1, message_id="id-0")
     letters.add(1, 0, type="shop.note")
     ended = cli("dead edit id-0 --set cents=5 --all-copies")
-    assert (ended.code, ended.out) == (1, "2 dead letters changed; `dead replay` runs it.\n")
+    assert (ended.code, ended.out) == (1, "2 dead letters changed; `dead replay` runs them.\n")
     assert "2 dead letters not changed: It has another task or other arguments: it stays." in ended.complaint()
     bodies = [(one["task"], one["body"]) for one in cli("dead show id-0 --json").json]
     assert bodies == [
