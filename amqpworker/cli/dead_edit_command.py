@@ -24,9 +24,10 @@ from amqpworker.cli.dead_listing import counted
 from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Queues
 from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.parked_warning import warn_if_parked
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
 from amqpworker.cli.values import pairs
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error, printable
 from amqpworker.model.headers import VERSION
@@ -275,7 +276,7 @@ def _replace(walks: LetterWalks, app: App, choice: Choice, mover: LetterMover) -
     for queue in _existing(walks, app, choice):
         walks.move(queue, choice.selection, mover)
     if not choice.parked:
-        watch.warn()
+        warn_if_parked(watch)
 
 
 def _report_stopped(mover: LetterMover | None, kept: Path | None) -> None:

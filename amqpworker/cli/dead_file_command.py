@@ -33,9 +33,10 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import count_rows, mover_of, walks_of
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.parked_warning import warn_if_parked
 from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_spool import read_first
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error
 from amqpworker.model.letter_dump import dump_letter, load_letter
@@ -191,7 +192,7 @@ def import_letters(
                 f"is imported again, these are there twice, with the same ids."
             )
             raise
-        watch.warn(counts[names.parked])
+        warn_if_parked(watch, counts[names.parked])
     if as_json:
         write_json(count_rows({queue: mover.moved.by_queue[queue] for queue in counts}, {}))
     else:

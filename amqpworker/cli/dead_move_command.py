@@ -41,10 +41,11 @@ from amqpworker.cli.dead_plan import (
     walks_of,
 )
 from amqpworker.cli.output import console, write, write_json
-from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.parked_warning import warn_if_parked
 from amqpworker.cli.questions import agreed
 from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_mover import check_rate, no_copy
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.log.terminal import print_error
 from amqpworker.model.letter_selection import Selection
 
@@ -218,7 +219,7 @@ def _run(app: App, choice: Choice, verb: Verb) -> None:
             mover.moved.by_name = dict.fromkeys(choice.ids or (), 0)
             _move(walks, {name: most.get(name) for name in queues}, selection, mover, verb)
         if watch is not None:
-            watch.warn(-mover.moved.by_queue[walks.parked_queue])
+            warn_if_parked(watch, -mover.moved.by_queue[walks.parked_queue])
     _report(mover.moved, queues, verb)
     if mover.moved.refused or (plan is not None and plan.missing):
         raise typer.Exit(1)

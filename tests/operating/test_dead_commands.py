@@ -759,6 +759,21 @@ def test_letters_are_listed_and_replayed_in_one_loop(shop: App, letters: Letters
     assert list(shop.dead.list(group="00000000")) == []
 
 
+def test_what_is_parked_in_place_of_a_replay_is_a_warning_in_python_too(
+    shop: App, letters: Letters, vhost: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters.add(2)
+    with raw_channel(vhost.url) as channel:
+        channel.queue_unbind(WORK, "amqpworker.due", WORK)
+    assert shop.dead.replay("id-0") == {"id-0": 1}
+    assert "letters_parked" in caplog.text
+    assert "messages=1" in caplog.text
+    assert vhost.count(PARKED) == 1
+    caplog.clear()
+    assert shop.dead.replay("id-0", parked=True, to="notes") == {"id-0": 1}
+    assert "letters_parked" not in caplog.text
+
+
 def test_what_cannot_be_done_in_python_raises(shop: App, letters: Letters, vhost: Broker) -> None:
     letters.add(1)
     letters.add(1, 1, message_id="id-0")
