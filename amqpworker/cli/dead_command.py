@@ -24,7 +24,6 @@ from amqpworker.cli.dead_options import (
     LetterId,
     OlderThan,
     Parked,
-    Place,
     Queues,
     Reasons,
     TaskNames,
@@ -32,7 +31,7 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import group_hint, walks_of
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.shared import AsJson, NamespaceOption, UrlOption, examples, quiet
+from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, examples, is_typed, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 from amqpworker.model.dead_letter import DeadLetter
@@ -90,7 +89,7 @@ def list_letters(
     Exit codes: 0 listed, also if there are none; 2 a queue could not be read.
     """
     quiet()
-    if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
+    if named is not None and is_typed(context, "app"):
         raise ConfigError("Use MODULE:APP or --app, not both.")
     choice = Choice(
         queues=queue,
@@ -103,8 +102,8 @@ def list_letters(
     )
     choice.check_all()
     selection = choice.selection
-    place = Place.of(context, app, url, namespace)
-    found = app_with_letters(place if named is None else Place(named, url, namespace, app_is_default=False), choice)
+    place = Place.of(context, app, url, namespace) if named is None else Place(named, url, namespace)
+    found = app_with_letters(place, choice)
     listed: list[dict[str, Any]] = []
     with walks_of(found) as walks:
         for name, depth in walks.depths(_queues(found, choice), must_exist=bool(queue)).items():

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,6 +48,17 @@ class VerbPlan:
     def several(self) -> list[str]:
         """The names that several letters have."""
         return [name for name, places in self.by_name.items() if sum(places.values()) > 1]
+
+    def rows(self, acted: bool = True) -> list[dict[str, Any]]:
+        """Return the counts for JSON, all of them 0 if nothing was `acted` on."""
+        by_name = {name: sum(places.values()) * acted for name, places in self.by_name.items()}
+        return count_rows({queue: count * acted for queue, count in self.by_queue.items()}, by_name)
+
+
+def count_rows(by_queue: Mapping[str, int], by_name: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return for JSON how many letters a verb acted on: by their names if it was given names, else by queue."""
+    key, counts = ("name", by_name) if by_name else ("queue", by_queue)
+    return [{key: one, "letters": count} for one, count in counts.items()]
 
 
 def plan_of(walks: LetterWalks, queues: Sequence[str], selection: Selection, names: Sequence[str]) -> VerbPlan:

@@ -17,7 +17,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, UrlOption, app_of, closing_app, examples, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.errors import InvalidArguments
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
@@ -54,6 +54,7 @@ Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask, however many
     ),
 )
 def list_pending(
+    context: typer.Context,
     app: AppChoice = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only messages of this task.")] = None,
     queue: Annotated[
@@ -83,7 +84,7 @@ def list_pending(
     before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
     # Closed before the connection, which would requeue a part of a level only.
-    with _ladder(_app(app, url, namespace), yes) as walk, closing(walk.messages()) as found:
+    with _ladder(_app(context, app, url, namespace), yes) as walk, closing(walk.messages()) as found:
         messages = filter(chosen, found)
         if as_json:
             print_array(messages)
@@ -92,10 +93,9 @@ def list_pending(
             write(f"No messages {'with this task, queue or due time ' * is_choice}are pending.")
 
 
-@pending_app.command(
-    epilog=examples("amqpworker pending show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app")
-)
+@pending_app.command(epilog=examples("amqpworker pending show reminder-7 --app shop.tasks:app"))
 def show(
+    context: typer.Context,
     message: Id,
     app: AppChoice = None,
     yes: Yes = False,
@@ -111,7 +111,7 @@ def show(
     from amqpworker.cli.pending_listing import print_whole, whole
     from amqpworker.client.pending_api import find
 
-    with _ladder(_app(app, url, namespace), yes) as walk:
+    with _ladder(_app(context, app, url, namespace), yes) as walk:
         found = find(walk, message)
     if found is None:
         _not_found(message, as_json)
@@ -123,11 +123,12 @@ def show(
 
 @pending_app.command(
     epilog=examples(
-        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app",
-        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --due 2027-03-01T08:00Z",
+        "amqpworker pending cancel reminder-7 --app shop.tasks:app",
+        "amqpworker pending cancel reminder-7 --due 2027-03-01T08:00Z",
     )
 )
 def cancel(
+    context: typer.Context,
     messages: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
     app: AppChoice = None,
     force: Annotated[bool, typer.Option("--force", help="End a task that runs already, too.")] = False,
@@ -151,7 +152,7 @@ def cancel(
     from amqpworker.client.pending_api import cancel as cancel_messages
 
     moment = None if due is None else _time_of(due, "--due").timestamp()
-    found = _app(app, url, namespace)
+    found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         removed, until = cancel_messages(found, walk, messages, force, moment, _report_announced)
     until_text = time_text(int(until * 1000))
@@ -173,12 +174,13 @@ def cancel(
 
 @pending_app.command(
     epilog=examples(
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --delay 3600",
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --at 2026-12-24T18:00Z",
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --now",
+        "amqpworker pending reschedule reminder-7 --delay 3600",
+        "amqpworker pending reschedule reminder-7 --at 2026-12-24T18:00Z",
+        "amqpworker pending reschedule reminder-7 --now",
     )
 )
 def reschedule(
+    context: typer.Context,
     message: Id,
     app: AppChoice = None,
     delay: Annotated[
@@ -202,7 +204,7 @@ def reschedule(
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
     seconds = seconds_of(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
-    found = _app(app, url, namespace)
+    found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)
     if due is None:
@@ -215,9 +217,9 @@ def reschedule(
         write(f"{printable(message)}: due {due_text}")
 
 
-def _app(target: str | None, url: str | None, namespace: str | None) -> App:
+def _app(context: typer.Context, app: str | None, url: str | None, namespace: str | None) -> App:
     quiet()
-    return app_of(target, url, namespace)
+    return Place.of(context, app, url, namespace).open()
 
 
 @contextmanager
@@ -296,7 +298,10 @@ def _time_of(text: str, option: str, or_seconds: bool = False) -> datetime:
 
 
 def _time_or_seconds(text: str, option: str) -> datetime | float:
+    from amqpworker.policies.durations import duration
+
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         return _time_of(text, option, or_seconds=True)
+    return duration(seconds, option)

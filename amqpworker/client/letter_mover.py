@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,6 +63,7 @@ class Moved:
     """
 
     count: int = 0
+    by_queue: Counter[str] = field(default_factory=Counter)
     by_name: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     errors: dict[str, int] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Moved:
     def add(self, letter: DeadLetter) -> None:
         """Count a letter that has left its queue."""
         self.count += 1
+        self.by_queue[letter.queue] += 1
         if self.by_name and (name := letter.name) in self.by_name:
             self.by_name[name] += 1
 
