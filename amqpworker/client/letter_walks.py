@@ -39,8 +39,10 @@ class LetterWalks:
     ) -> None:
         self._plan = plan
         self._walker = QueueWalker(url, settings, on_busy=on_busy)
+        self._began = 0
 
     def __enter__(self) -> Self:
+        self._began = int(time.time() * 1000)
         self._walker.__enter__()
         return self
 
@@ -89,15 +91,15 @@ class LetterWalks:
         """
         Move the selected letters, the oldest first, at most `most` of them; return how many were selected.
 
-        Letters that die again after they were replayed by this are left alone.
+        Letters that have died since this connection began are left alone: those that were replayed by it, to any queue, too.
         """
-        selected, began, is_first = 0, int(time.time() * 1000), True
+        selected = 0
         while True:
             until, before, unfinished = time.monotonic() + WALK_SECONDS, selected, False
             with self._walker.walk(queue) as walk:
                 for position, delivery in enumerate(walk, 1):
                     letter = DeadLetter.of(delivery, queue, position)
-                    if selection.matches(letter) and (is_first or not _was_replayed(letter, since=began)):
+                    if selection.matches(letter) and not died_between(letter, self._began, int(time.time() * 1000)):
                         unfinished = selected > before and time.monotonic() > until
                         if unfinished or selected == most:
                             break
@@ -106,9 +108,14 @@ class LetterWalks:
                 mover.flush(walk)
             if not unfinished:
                 return selected
-            is_first = False
 
 
-def _was_replayed(letter: DeadLetter, since: int) -> bool:
+def died_between(letter: DeadLetter, began: int, now: int) -> bool:
+    """
+    Return whether a letter has died, or was replayed, in this time (milliseconds since the epoch).
+
+    Workers have clocks of their own, so what died later than `now` was perhaps there before: only a clock is wrong.
+    """
     replayed = h.time_of((letter.message.properties.headers or {}).get(h.REPLAYED))
-    return replayed is not None and replayed >= since
+    died = None if letter.failed_at is None else int(letter.failed_at.timestamp() * 1000)
+    return any(time is not None and began <= time <= now for time in (replayed, died))

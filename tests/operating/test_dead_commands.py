@@ -513,6 +513,19 @@ def test_a_rate_is_kept_over_several_walks_and_what_dies_again_is_left_alone(
     assert 0.8 < time.monotonic() - began < 8
 
 
+def test_what_dies_again_in_another_queue_meanwhile_is_not_replayed_again(
+    cli: Callable[[str], Ended], shop: App, vhost: Broker
+) -> None:
+    with running(load_app("deadworker:app"), threads=2):
+        for number in range(40):
+            shop.tasks["shop.charge"].send(f"o-{number}", cents=-1)
+        vhost.wait_for_count(DEAD, 40)
+        # Half of them a second after the others, which are in notes.dead by then; that is read last.
+        ended = cli("dead replay --task shop.charge --to notes --yes --json --rate 20")
+        assert ended.json == [{"queue": DEAD, "letters": 40}, {"queue": "notes.dead", "letters": 0}]
+        vhost.wait_for_count("notes.dead", 40)
+
+
 # ---- drop ---------------------------------------------------------------------------------------------------------------
 
 
