@@ -83,12 +83,16 @@ def request_to(run: Run) -> bytes:
 
 
 def requested(stream: BinaryIO) -> Request | None:
-    """Wait for the next request; None if there will be no more."""
-    head = stream.read(HEAD.size)
-    if len(head) < HEAD.size:
+    """Wait for the next request; None if there will be no more, as after the end of the worker process."""
+    try:
+        head = stream.read(HEAD.size)
+        if len(head) < HEAD.size:
+            return None
+        _, length = HEAD.unpack(head)
+        data = stream.read(length)
+    except ConnectionResetError:
+        # A worker process that was killed has left something unread, such as a heartbeat.
         return None
-    _, length = HEAD.unpack(head)
-    data = stream.read(length)
     return None if len(data) < length else pickle.loads(data)  # noqa: S301 - by the worker that has started us
 
 

@@ -113,3 +113,11 @@ def test_a_request_carries_the_message_with_its_headers_and_not_its_connection()
     stream.close()
     theirs.close()
     delivery.channel.socket.close()
+
+
+def test_a_killed_worker_that_left_a_heartbeat_unread_requests_nothing_more() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, theirs.makefile("rb") as stream:
+        theirs.sendall(frame(BEAT))
+        ours.close()
+        assert requested(stream) is None
