@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amqpworker.cli.option_times import seconds_of
 from amqpworker.cli.shared import APP_VARIABLE, Place
-from amqpworker.cli.values import seconds_of
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.letter_selection import Selection

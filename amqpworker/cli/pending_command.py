@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from amqpworker.cli.option_times import future_time, seconds_or_none, time_or_seconds
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
@@ -62,7 +63,7 @@ def list_pending(
     ] = None,
     due_before: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or within N seconds."),
+        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or within 90 (seconds), 2h or 30d."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Messages shown in the table; JSON has all.")] = 20,
     yes: Yes = False,
@@ -81,7 +82,7 @@ def list_pending(
     from amqpworker.cli.pending_listing import print_array, print_table
     from amqpworker.client.pending_api import selection
 
-    before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
+    before = None if due_before is None else time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
     # Closed before the connection, which would requeue a part of a level only.
     with _ladder(_app(context, app, url, namespace), yes) as walk, closing(walk.messages()) as found:
@@ -151,10 +152,11 @@ def cancel(
     """
     from amqpworker.client.pending_api import cancel as cancel_messages
 
-    moment = None if due is None else _time_of(due, "--due").timestamp()
+    moment = future_time(due, "--due", "Without --due, the cancel holds for a week from now on.")
+    due_at = None if moment is None else moment.timestamp()
     found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
-        removed, until = cancel_messages(found, walk, messages, force, moment, _report_announced)
+        removed, until = cancel_messages(found, walk, messages, force, due_at, _report_announced)
     until_text = time_text(int(until * 1000))
     ids = list(dict.fromkeys(messages))
     if as_json:
@@ -184,7 +186,7 @@ def reschedule(
     message: Id,
     app: AppChoice = None,
     delay: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Due this many seconds from now on.")
+        str | None, typer.Option(metavar="SECONDS", help="Due this long from now on: 90, or 5m, 2h, 30d.")
     ] = None,
     at: Annotated[str | None, typer.Option(metavar="TIME", help="Due at this time (ISO 8601).")] = None,
     now: Annotated[bool, typer.Option("--now", help="Due now.")] = False,
@@ -203,7 +205,8 @@ def reschedule(
 
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
-    seconds = seconds_of(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
+    moment = future_time(at, "--at", "For now there is --now.")
+    seconds = seconds_of(0.0 if now else seconds_or_none(delay, "--delay"), moment)
     found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)
@@ -282,26 +285,3 @@ def _not_found(wanted: str, as_json: bool) -> None:
             f"be in its queue already, or have run."
         )
     raise typer.Exit(1)
-
-
-def _time_of(text: str, option: str, or_seconds: bool = False) -> datetime:
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArguments(
-            f"{option} {text!r} is {'neither a number of seconds nor' if or_seconds else 'not'} an ISO 8601 time such as "
-            "2026-12-24T18:00+01:00."
-        ) from None
-    if found.utcoffset() is None:
-        raise InvalidArguments(f"{option} {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
-    return found
-
-
-def _time_or_seconds(text: str, option: str) -> datetime | float:
-    from amqpworker.policies.durations import duration
-
-    try:
-        seconds = float(text)
-    except ValueError:
-        return _time_of(text, option, or_seconds=True)
-    return duration(seconds, option)

@@ -10,11 +10,11 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amqpworker.cli.option_times import future_time, seconds_of, seconds_or_none
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.shared import (
     AppOption,
@@ -63,7 +63,9 @@ Header = Annotated[
 ]
 
 
-Delay = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="Do not run it before this delay is over.")]
+Delay = Annotated[
+    str | None, typer.Option(metavar="SECONDS", help="Do not run it before this delay is over: 90, or 5m, 2h, 30d.")
+]
 At = Annotated[
     str | None,
     typer.Option(
@@ -72,23 +74,22 @@ At = Annotated[
     ),
 ]
 Expires = Annotated[
-    float | None, typer.Option(min=0, metavar="SECONDS", help="Dead-letter it if it has not started within this time.")
+    str | None,
+    typer.Option(metavar="SECONDS", help="Dead-letter it if it has not started within this time: 90, or 5m, 2h, 30d."),
 ]
 SendTimeout = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         "--timeout",
-        min=0.001,
         metavar="SECONDS",
         help="How long to wait for the broker.",
         show_default="the app's send_timeout",
     ),
 ]
 CallTimeout = Annotated[
-    float | None,
+    str | None,
     typer.Option(
         "--timeout",
-        min=0.001,
         metavar="SECONDS",
         help="How long to wait for the result.",
         show_default="the app's call_timeout",
@@ -128,7 +129,12 @@ def send(
     Exit codes: 0 confirmed, 1 the broker did not confirm it, 2 it could not be sent.
     """
     quiet()
-    options = {**_common_options(queue, id, header), "delay": delay, "at": _datetime_of(at), "expires": expires}
+    options = {
+        **_common_options(queue, id, header),
+        "delay": seconds_or_none(delay, "--delay"),
+        "at": future_time(at, "--at", "To run it now, leave out --at."),
+        "expires": seconds_or_none(expires, "--expires"),
+    }
     checked_timeout = _timeout_of(timeout)
     found = Place.of(context, app, url, namespace).open()
     sent = message(found, task, values or [], body, options)
@@ -245,19 +251,7 @@ def _body_of(values: list[str], given: str | None, hints: Mapping[str, Any]) -> 
     return body
 
 
-def _timeout_of(timeout: float | None) -> float | None:
+def _timeout_of(timeout: str | None) -> float | None:
     from amqpworker.policies.send_options import check_timeout
 
-    return None if timeout is None else check_timeout(timeout)
-
-
-def _datetime_of(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidArguments(f"--at {text!r} is not an ISO 8601 time such as 2026-12-24T18:00+01:00.") from None
-    if found.utcoffset() is None:
-        raise InvalidArguments(f"--at {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
-    return found
+    return None if timeout is None else check_timeout(seconds_of(timeout, "--timeout"))

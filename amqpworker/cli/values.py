@@ -62,19 +62,6 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)  # NaN and the infinities: they are not JSON, and stay text
 
 
-def seconds_of(text: str, option: str) -> float:
-    """Return the seconds of `90`, `90s`, `15m`, `12h`, `30d` or `2w`; raises InvalidArguments for another text."""
-    found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw]?)", text.strip())
-    if found is None:
-        raise InvalidArguments(
-            f"{option} {text!r:.40}: it must be seconds, or a number with s, m, h, d or w, such as 30d."
-        )
-    return float(found[1]) * SECONDS[found[2] or "s"]
-
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
 def as_cli_options(text: str) -> str:
     """Return an error's text with `--delay` in place of `options(delay=…)`."""
     return re.sub(

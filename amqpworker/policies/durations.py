@@ -6,7 +6,7 @@ Decides which values are valid: the delay ladder has to hold the longest of them
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from amqpworker.errors import InvalidArguments
 from amqpworker.routing.delay import MAX_DELAY
@@ -25,13 +25,17 @@ def duration(value: float | timedelta, what: str) -> float:
 
 def seconds_until(at: datetime, now: float, what: str = "at") -> float:
     """Return the seconds from `now` to the time in the option `what`, 0 if it is past; raises as the others do."""
-    if not isinstance(at, datetime):
-        raise InvalidArguments(f"{what}={at!r}: it must be a timezone-aware datetime.")
-    return _within(max(0.0, timestamp_of(at, what) - now), at, what)
+    seconds = max(0.0, timestamp_of(at, what) - now)
+    if seconds > MAX_DELAY:
+        latest = datetime.fromtimestamp(now + MAX_DELAY, UTC)
+        raise InvalidArguments(f"{what} is too late: at most {MAX_DELAY / _YEAR:.1f} years ahead, {latest:%Y-%m-%dT%H:%MZ}.")
+    return seconds
 
 
 def timestamp_of(at: datetime, what: str) -> float:
-    """Return the time in the option `what`, in seconds since the epoch; raises InvalidArguments without a time zone."""
+    """Return the time in the option `what`, in seconds since the epoch; raises InvalidArguments if it is not one with a zone."""
+    if not isinstance(at, datetime):
+        raise InvalidArguments(f"{what}={at!r}: it must be a timezone-aware datetime.")
     try:
         seconds = None if at.utcoffset() is None else at.timestamp()
     except Exception as error:
