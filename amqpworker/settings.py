@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from amqpworker.errors import ConfigError
 
-DEFAULT_URL = "amqp://guest:guest@localhost:5672/"
+# Written as no one writes it: errors about this address ask whether the one that was meant is not set.
+DEFAULT_URL = "amqp://guest:guest@localhost:5672/%2F"
 PREFIX = "AMQPWORKER_"
 # Read from the environment, but not settings.
 OTHER_VARIABLES = ("APP", "URL", "MANAGEMENT")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 from amqpworker.errors import ConfigError
+from amqpworker.settings import DEFAULT_URL
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 
@@ -24,6 +25,8 @@ class Address:
     tls: bool
     names_user: bool = True
     """Whether the URL names the user; if not, it is `guest`, or the user of our certificate."""
+    is_default: bool = False
+    """Whether neither the program nor its environment names a broker."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -74,4 +77,5 @@ def _address(url: str) -> Address:
         password,
         split.scheme == "amqps",
         split.username is not None,
+        is_default=url == DEFAULT_URL,
     )

@@ -87,6 +87,7 @@ CLOSED_WITHOUT_RESPONSE_AFTER_TLS = (
     "The server at {address} closed the connection without a response after the TLS handshake: is RabbitMQ running behind "
     "it, and does it require a client certificate (the settings tls_cert and tls_key)?"
 )
+DEFAULT_REFUSED = "Connection refused by {address}, the default address: AMQPWORKER_URL is not set."
 
 # The first row that matches decides.
 MEANINGS: tuple[tuple[tuple[type[BaseException], ...], str, Kind], ...] = (
@@ -131,6 +132,8 @@ def _meaning(cause: BaseException, address: Address, was_open: bool) -> tuple[st
         return (CLOSED_WITHOUT_RESPONSE_AFTER_TLS if address.tls else CLOSED_WITHOUT_RESPONSE).format(
             **facts
         ), "unreachable"
+    if address.is_default and isinstance(cause, ConnectionRefusedError):
+        return DEFAULT_REFUSED.format(**facts), "unreachable"
     for types, sentence, kind in MEANINGS:
         if isinstance(cause, types):
             if kind == "incompatible" and was_open:

@@ -2,7 +2,7 @@
 `amqpworker pending`: list, show, cancel and reschedule messages that wait until they are due.
 
 Decides when to ask: messages that fall due in a level of the delay ladder wait while it is read, so it asks before it reads very
-many. Each command reports how long they waited.
+many, and when to report how long they waited.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from amqpworker.client.pending_walk import LadderWalk
 
 ASK_ABOVE = 100_000
+REPORTED_LATENESS = 1.0
+"""Seconds: what is late by less is not worth a line."""
+
 PER_SECOND = 25_000
 """How many messages a walk reads per second, roughly."""
 
@@ -74,7 +77,7 @@ def list_pending(
     """
     List messages that wait, those that are due first.
 
-    What falls due while its level is read is late by that time at most, which is reported. A message that moves from one level to
+    What falls due while its level is read is late by that time at most, which is reported above 1 s. A message that moves from one level to
     the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
     Exit codes: 0 listed, also if there are none; 1 the answer was no; 2 the levels could not be read.
@@ -233,17 +236,21 @@ def _ladder(app: App, yes: bool) -> Iterator[LadderWalk]:
     walk = Pending(app, on_busy=_report).walk()
     try:
         with walk:
-            _ask(walk, yes)
+            _ask(walk, yes, app.plan.names.namespace)
             yield walk
     finally:
-        if walk.read:
+        if walk.longest >= REPORTED_LATENESS:
             count = "1 message" if walk.read == 1 else f"{walk.read} messages"
             _report(f"{count} read; what fell due meanwhile was late by at most {walk.longest:.2f} s.")
 
 
-def _ask(walk: LadderWalk, yes: bool) -> None:
+def _ask(walk: LadderWalk, yes: bool, namespace: str) -> None:
     """Ask if many messages are to be read, and report what is not known of them; ends the command if the user does not agree."""
     levels = walk.levels()
+    if not walk.has_ladder:
+        _report(
+            f"namespace {namespace!r} has no delay ladder on this broker: nothing has been delayed in it yet, or its name is wrong."
+        )
     if walk.missing:
         names = ", ".join(walk.missing)
         _report(
@@ -273,7 +280,7 @@ def _announced_text(until: str, force: bool) -> str:
 
 
 def _report_announced(until: float) -> None:
-    _report(f"announced, until {time_text(int(until * 1000))}; what waits is removed …")
+    _report(f"announced, until {time_text(int(until * 1000))}; now removing what waits …")
 
 
 def _not_found(wanted: str, as_json: bool) -> None:

@@ -38,8 +38,8 @@ class LadderWalk:
 
     `longest` is how long the longest walk of a level took, in seconds: what fell due in that level meanwhile is late by at most
     that. `read` counts the messages. `missing` has the levels that do not exist though others do, once `levels` has returned;
-    their messages are lost, and nothing else fails because of them. `on_busy` is called with a text for people before it waits
-    for another reader of a level.
+    their messages are lost, and nothing else fails because of them; `has_ladder` is whether any level exists. `on_busy` is called
+    with a text for people before it waits for another reader of a level.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class LadderWalk:
         self.longest = 0.0
         self.read = 0
         self.missing: list[str] = []
+        self.has_ladder = True
         self._names = names
         self._now = now
         self._walker = QueueWalker(url, settings, on_busy=on_busy)
@@ -74,7 +75,8 @@ class LadderWalk:
                 missing.append(name)
             elif depth.messages or depth.consumers:
                 found.append(Level(number, name, depth.messages, depth.consumers > 0))
-        self.missing = missing if len(missing) < LEVELS else []
+        self.has_ladder = len(missing) < LEVELS
+        self.missing = missing if self.has_ladder else []
         return found
 
     def walks(self) -> Generator[tuple[Walk, Iterator[PendingMessage]]]:

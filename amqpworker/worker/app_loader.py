@@ -56,7 +56,7 @@ def load_app(target: str) -> App:
     module_name, name = split_target(target)
     load_ours()
     _put_folder_first()
-    found: Any = _found_by(lambda: imported(module_name, f"There is no module {module_name!r}"))
+    found: Any = _found_by(lambda: imported(module_name, _no_module(module_name)))
     # A folder without an __init__.py is a module, too, and an empty one.
     if getattr(found, "__file__", None) is None and hasattr(found, "__path__"):
         raise ConfigError(f"{module_name!r} is a folder: name a module in it, such as {module_name}.tasks:{name}.")
@@ -113,6 +113,10 @@ def _put_folder_first() -> None:
     folder = str(folder_as_given().resolve())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
+
+
+def _no_module(name: str) -> str:
+    return f"There is no module {name!r} in {folder_as_given()}, and none is installed"
 
 
 def _found_by(find: Callable[[], T]) -> T:

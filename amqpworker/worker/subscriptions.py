@@ -7,6 +7,8 @@ Decides what is an error and what is worth a warning.
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +68,19 @@ def _check_known(app: App, queue: QueueOptions) -> None:
             f"The app has no queue {queue.name!r}, but one with the name {whole!r}: write -q {whole}: with a colon "
             f"at its end."
         )
+    meant = _name_before_settings(queue.name, app.plan.queues)
+    if meant and queue.name not in app.plan.queues:
+        raise ConfigError(
+            f"The app has no queue {queue.name!r}, but {meant!r}: settings have the form -q {meant}:THREADS,prefetch=N, or "
+            f"-q {meant}:,prefetch=N without threads of its own."
+        )
     app.plan.check_known(queue.name)
+
+
+def _name_before_settings(text: str, known: Container[str]) -> str:
+    """Return the known queue that precedes settings of a form that is not ours, such as `emails:prefetch=4`; "" without one."""
+    ends = [found.start() for found in re.finditer("[:,]", text) if "=" in text[found.start() :]]
+    return next((text[:end] for end in ends if text[:end] in known), "")
 
 
 def _queue_assignment(queue: str, options: WorkerOptions, app: App) -> QueueAssignment:

@@ -28,7 +28,7 @@ def test_the_url_of_a_credential_is_used_unless_the_environment_has_one(
 ) -> None:
     monkeypatch.delenv("AMQPWORKER_URL", raising=False)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    assert broker_url(None) == "amqp://guest:guest@localhost:5672/"
+    assert broker_url(None) == "amqp://guest:guest@localhost:5672/%2F"
     (tmp_path / "amqpworker_url").write_text("amqp://me:sesame@host/\n")
     assert broker_url(None) == "amqp://me:sesame@host/"
     monkeypatch.setenv("AMQPWORKER_URL", "amqp://other/")

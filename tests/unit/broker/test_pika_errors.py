@@ -14,6 +14,7 @@ from amqpworker.broker.amqp.decode import FrameError
 from amqpworker.broker.connection_problem import too_old
 from amqpworker.broker.pika_errors import problem_of
 from amqpworker.errors import AccessRefused, AmqpWorkerError, ConfigError, NotConnected
+from amqpworker.settings import broker_url
 
 (ADDRESS,) = addresses("amqp://me:sesame@broker.example/shop")
 
@@ -109,3 +110,15 @@ def test_an_old_or_other_broker_is_refused(told: dict[str, str]) -> None:
     text = too_old(told)
     assert text is not None
     assert "3.10" in text
+
+
+def test_a_broker_that_nobody_named_is_called_the_default_and_one_at_the_same_place_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refused = ConnectionRefusedError(111, "Connection refused")
+    monkeypatch.delenv("AMQPWORKER_URL", raising=False)
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    (named,), (default,) = addresses("amqp://guest:guest@localhost:5672/"), addresses(broker_url(None))
+    assert problem_of(refused, named, was_open=False).text == "Connection refused by localhost:5672."
+    text = problem_of(refused, default, was_open=False).text
+    assert text == "Connection refused by localhost:5672, the default address: AMQPWORKER_URL is not set."

@@ -6,7 +6,7 @@ import pytest
 
 from amqpworker import App
 from amqpworker.errors import ConfigError
-from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.options import QueueOptions, WorkerOptions
 from amqpworker.worker.subscriptions import queue_assignments
 from amqpworker.worker.unknown_tasks import advice, similar_names
 
@@ -58,3 +58,20 @@ def test_a_queue_that_the_app_does_not_know_is_refused_with_advice() -> None:
     options = WorkerOptions.model_validate({"app": "a:app", "queues": ("reports",)})
     with pytest.raises(ConfigError, match=r"it has emails\. If its tasks are in a module .* App\(modules=\[…\]\)\."):
         queue_assignments(app, options)
+
+
+@pytest.mark.parametrize("text", ["emails:prefetch=4", "emails,prefetch=4", "emails:,prefetch=x", "emails:2,threads=4"])
+def test_settings_of_a_queue_in_another_form_are_refused_with_the_right_one(text: str) -> None:
+    app = App("amqp://localhost")
+    app.task(name="a.b", queue="emails")(lambda: None)
+    options = WorkerOptions.model_validate({"app": "a:app", "queues": (QueueOptions.parse(text),)})
+    with pytest.raises(ConfigError, match=r"but 'emails': settings have the form -q emails:THREADS,prefetch=N, or -q emails:,"):
+        queue_assignments(app, options)
+
+
+def test_a_queue_whose_name_looks_like_settings_is_consumed() -> None:
+    app = App("amqp://localhost")
+    for number, name in enumerate(("emails", "emails,kind=a")):
+        app.task(name=f"a.b{number}", queue=name)(lambda: None)
+    options = WorkerOptions.model_validate({"app": "a:app", "queues": (QueueOptions.parse("emails,kind=a"),)})
+    assert [one.queue for one in queue_assignments(app, options)] == ["emails,kind=a"]
