@@ -24,6 +24,7 @@ from amqpworker.cli.dead_options import (
     AppChoice,
     Choice,
     Groups,
+    Ids,
     OlderThan,
     Parked,
     Queues,
@@ -31,7 +32,7 @@ from amqpworker.cli.dead_options import (
     TaskNames,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import count_rows, mover_of, walks_of
+from amqpworker.cli.dead_plan import VerbPlan, count_rows, mover_of, report_missing, walks_of
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.parked_warning import warn_if_parked
 from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
@@ -44,6 +45,7 @@ from amqpworker.routing.envelope import publication_of_letter
 from amqpworker.routing.topology import work_queue_of
 
 if TYPE_CHECKING:
+    from amqpworker.app import App
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Delivery
     from amqpworker.routing.topology import Names
@@ -58,13 +60,14 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines;
 @file_app.command(
     epilog=examples(
         "amqpworker dead export letters.jsonl --app shop.tasks:app",
-        "amqpworker dead export letters.jsonl --app shop.tasks:app --json",
+        "amqpworker dead export letter.jsonl 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
         "amqpworker dead export - -q emails --older-than 30d | gzip > letters.gz",
     )
 )
 def export(
     context: typer.Context,
     file: File,
+    ids: Ids = None,
     queue: Queues = None,
     group: Groups = None,
     task: TaskNames = None,
@@ -80,9 +83,9 @@ def export(
     """
     Write dead letters to a file, one JSON object a line; they stay where they are.
 
-    The file is made once all are written, readable by you alone; one that exists is not replaced.
+    The file is made once all are written, readable by you alone; one that exists is not replaced. All letters that have one of the ids are written.
 
-    Exit codes: 0 written, 2 a queue could not be read, or the file not be written.
+    Exit codes: 0 written, 1 an id was not found, 2 a queue could not be read, or the file not be written.
     """
     quiet()
     if as_json and file == PIPE:
@@ -90,6 +93,7 @@ def export(
             "--json needs a FILE: with - the letters themselves are on standard output, one JSON object a line."
         )
     choice = Choice(
+        ids=ids,
         queues=queue,
         groups=group,
         tasks=task,
@@ -100,20 +104,33 @@ def export(
     )
     choice.check_all()
     found = app_with_letters(Place.of(context, app, url, namespace), choice)
-    counts: Counter[str] = Counter()
-    selection = choice.selection
-    with walks_of(found) as walks, _written(file) as out:
-        depths = walks.depths(choice.queues_of(found), must_exist=bool(queue))
-        for name in [name for name, depth in depths.items() if depth is not None]:
-            # Read first: a pipe may be slow, and the letters are kept from others meanwhile.
-            counts[name] = 0
-            for letter in read_first(walks.read(name, selection)):
-                out.write(dump_letter(letter) + "\n")
-                counts[name] += 1
+    plan = VerbPlan({}, {name: {} for name in ids or ()})
+    try:
+        _write_letters(found, choice, file, plan)
+    except typer.Exit:
+        if as_json:
+            write_json(plan.rows())
+        raise
     if as_json:
-        write_json(count_rows(counts, {}))
+        write_json(plan.rows())
     elif file != PIPE:
-        write(f"{counted(counts.total(), 'dead letter')} exported to {file}; they stay in their queues.")
+        write(f"{counted(plan.count, 'dead letter')} exported to {file}; they stay in their queues.")
+    if plan.missing:
+        raise typer.Exit(1)
+
+
+def _write_letters(app: App, choice: Choice, file: str, plan: VerbPlan) -> None:
+    """Write the letters to a file, and count them in a plan; ends the command, without a file, if none has one of the ids."""
+    with walks_of(app) as walks, _written(file) as out:
+        depths = walks.depths(choice.queues_of(app), must_exist=bool(choice.queues))
+        for queue in [name for name, depth in depths.items() if depth is not None]:
+            plan.by_queue[queue] = 0
+            # Read first: a pipe may be slow, and the letters are kept from others meanwhile.
+            for letter in read_first(walks.read(queue, choice.selection)):
+                out.write(dump_letter(letter) + "\n")
+                plan.add(letter)
+        if report_missing(plan, list(depths), choice.parked) and not plan.count:
+            raise typer.Exit(1)
 
 
 @contextmanager

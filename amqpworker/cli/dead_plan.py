@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.client.letter_mover import MakeCopy
     from amqpworker.client.letter_walks import LetterWalks
+    from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.letter_selection import Selection
 
 
@@ -49,6 +50,13 @@ class VerbPlan:
         """The names that several letters have."""
         return [name for name, places in self.by_name.items() if sum(places.values()) > 1]
 
+    def add(self, letter: DeadLetter) -> None:
+        """Count a letter that was found."""
+        self.by_queue[letter.queue] += 1
+        if self.by_name:
+            places = self.by_name[letter.name]
+            places[letter.queue] = places.get(letter.queue, 0) + 1
+
     def rows(self, acted: bool = True) -> list[dict[str, Any]]:
         """Return the counts for JSON, all of them 0 if nothing was `acted` on."""
         by_name = {name: sum(places.values()) * acted for name, places in self.by_name.items()}
@@ -68,10 +76,7 @@ def plan_of(walks: LetterWalks, queues: Sequence[str], selection: Selection, nam
         groups = plan.groups[queue] = LetterGroups()
         for letter in walks.read(queue, selection):
             groups.add(letter)
-            if names:
-                places = plan.by_name[letter.name]
-                places[queue] = places.get(queue, 0) + 1
-        plan.by_queue[queue] = groups.count
+            plan.add(letter)
     return plan
 
 

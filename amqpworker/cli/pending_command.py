@@ -66,7 +66,9 @@ def list_pending(
     ] = None,
     due_before: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only what is due before a time (ISO 8601), or within 90 (seconds), 2h or 30d."),
+        typer.Option(
+            metavar="TIME", help="Only what is due before a time (ISO 8601), or within 90 (seconds), 2h or 30d."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Messages shown in the table; JSON has all.")] = 20,
     yes: Yes = False,

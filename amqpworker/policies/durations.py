@@ -28,7 +28,9 @@ def seconds_until(at: datetime, now: float, what: str = "at") -> float:
     seconds = max(0.0, timestamp_of(at, what) - now)
     if seconds > MAX_DELAY:
         latest = datetime.fromtimestamp(now + MAX_DELAY, UTC)
-        raise InvalidArguments(f"{what} is too late: at most {MAX_DELAY / _YEAR:.1f} years ahead, {latest:%Y-%m-%dT%H:%MZ}.")
+        raise InvalidArguments(
+            f"{what} is too late: at most {MAX_DELAY / _YEAR:.1f} years ahead, {latest:%Y-%m-%dT%H:%MZ}."
+        )
     return seconds
 
 

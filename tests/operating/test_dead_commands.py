@@ -574,6 +574,24 @@ def test_the_question_is_all_that_a_person_sees_before_json(letters: Letters, tm
 # ---- files --------------------------------------------------------------------------------------------------------------
 
 
+def test_letters_are_exported_by_their_ids(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, tmp_path: Path
+) -> None:
+    letters.add(3)
+    assert cli("dead export one id-1").out == "1 dead letter exported to one; they stay in their queues.\n"
+    assert json.loads((tmp_path / "one").read_text())["name"] == "id-1"
+    some = cli("dead export some id-2 nope --json")
+    assert (some.code, some.json) == (1, [{"name": "id-2", "letters": 1}, {"name": "nope", "letters": 0}])
+    assert "No dead letter with the id 'nope'" in some.err
+    none = cli("dead export none nope --json")
+    assert (none.code, none.json) == (1, [{"name": "nope", "letters": 0}])
+    assert not (tmp_path / "none").exists(), "nothing was found"
+    letters.add(1, 3, message_id="id-1")
+    assert cli("dead export both id-1 --json").json == [{"name": "id-1", "letters": 2}]
+    assert "--all does not go together" in cli("dead export all id-1 --all").complaint()
+    assert vhost.count(DEAD) == 4
+
+
 def test_exported_letters_are_the_same_after_they_were_imported(
     cli: Callable[[str], Ended], letters: Letters, vhost: Broker, tmp_path: Path
 ) -> None:

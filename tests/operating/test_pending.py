@@ -275,7 +275,9 @@ def test_the_program_lists_and_shows_what_waits(cli: Callable[[str], Ended], rem
         nothing = cli(line)
         assert (nothing.code, nothing.out) == (0, "No messages are pending.\n")
         name = "wrong" if "wrong" in line else "amqpworker"
-        assert nothing.err.startswith(f"namespace '{name}' has no delay ladder on this broker: nothing has been delayed")
+        assert nothing.err.startswith(
+            f"namespace '{name}' has no delay ladder on this broker: nothing has been delayed"
+        )
     assert cli("list --json").json == []
     for number, delay in enumerate((5000, 100, 300)):
         remind.options(delay=delay, id=f"m-{number}").send(number)

@@ -223,7 +223,10 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("send t -q q --delay soon", "--delay 'soon': it must be seconds"),
         ("send t -q q --delay 4000d", "at most 268435456 seconds"),
         ("send t -q q --expires 2y", "--expires '2y': it must be seconds"),
-        ("send t -q q --at 2020-01-01T00:00Z", "--at '2020-01-01T00:00Z' is in the past: check the date. To run it now,"),
+        (
+            "send t -q q --at 2020-01-01T00:00Z",
+            "--at '2020-01-01T00:00Z' is in the past: check the date. To run it now,",
+        ),
         ("send t -q q --at 2099-01-01T00:00Z", "at is too late: at most 8.5 years ahead, 20"),
         ("send t -q q --at tomorrow", "--at 'tomorrow' is not an ISO 8601 time"),
         ("send t -q q --at 2026-12-24T18:00", "has no time zone"),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from amqpworker.cli.dead_letters import group_summary, reason_in_words, reason_text, summary, whole
 from amqpworker.cli.dead_listing import show_groups, show_letter, show_letters
 from amqpworker.cli.dead_options import Choice
-from amqpworker.cli.output import clipped, folded, plain
 from amqpworker.cli.option_times import seconds_of
+from amqpworker.cli.output import clipped, folded, plain
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.letter_groups import LetterGroups

@@ -65,7 +65,9 @@ def test_settings_of_a_queue_in_another_form_are_refused_with_the_right_one(text
     app = App("amqp://localhost")
     app.task(name="a.b", queue="emails")(lambda: None)
     options = WorkerOptions.model_validate({"app": "a:app", "queues": (QueueOptions.parse(text),)})
-    with pytest.raises(ConfigError, match=r"but 'emails': settings have the form -q emails:THREADS,prefetch=N, or -q emails:,"):
+    with pytest.raises(
+        ConfigError, match=r"but 'emails': settings have the form -q emails:THREADS,prefetch=N, or -q emails:,"
+    ):
         queue_assignments(app, options)
 
 
