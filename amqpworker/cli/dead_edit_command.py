@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from amqpworker.client.letter_walks import LetterWalks
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Publication
-    from amqpworker.signature.signature import Signature
     from amqpworker.task import RemoteTask
 
 edit_app = typer.Typer()
@@ -101,6 +100,7 @@ def edit(
     Exit codes: 0 changed; 1 the letter was not found, several have this id, or one with other arguments stays; 2 the arguments do not fit, or the queue could not be read.
     """
     quiet()
+    pairs(values or [], "argument")  # a mistake in the command line is reported before anything is searched
     found = load(app)
     broker = found if url is None else elsewhere(found, url)
     try:
@@ -127,7 +127,7 @@ def _edit(app: App, broker: App, choice: Choice, values: list[str] | None, repla
         task = _task(app, original.task)
         signature = task.signature
         if values:
-            body, kept = _with_values(original, values, signature), None
+            body, kept = _with_values(original, values, task), None
         else:
             kept = _kept_text(original)
             body = _from_editor(kept)
@@ -171,16 +171,20 @@ def _task(app: App, task: str) -> RemoteTask[Any, Any]:
     return found
 
 
-def _with_values(letter: DeadLetter, values: list[str], signature: Signature) -> bytes:
-    """Return the body with some arguments replaced."""
-    given = pairs(values, "argument", signature.hints)
+def _with_values(letter: DeadLetter, values: list[str], task: RemoteTask[Any, Any]) -> bytes:
+    """Return the body with some arguments replaced; ends the command if it has these arguments already."""
+    given = pairs(values, "argument", task.signature.hints)
     try:
         arguments = json.loads(letter.message.body)
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidArguments("The body of the letter is not a JSON object: edit it as a whole, without --set.")
-    return _compact({**arguments, **given})
+    body, version = _compact({**arguments, **given}), (letter.message.properties.headers or {}).get(VERSION, 1)
+    if body == _compact(arguments) and version == task.version:
+        print_error("Nothing was changed: it has these arguments already. `dead replay` runs it as it is.")
+        raise typer.Exit(1)
+    return body
 
 
 def _compact(arguments: Any) -> bytes:

@@ -60,7 +60,7 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines;
 @file_app.command(
     epilog=examples(
         "amqpworker dead export letters.jsonl --app shop.tasks:app",
-        "amqpworker dead export letter.jsonl 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
+        "amqpworker dead export letter.jsonl reminder-7 -q emails",
         "amqpworker dead export - -q emails --older-than 30d | gzip > letters.gz",
     )
 )

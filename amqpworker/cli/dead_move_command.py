@@ -236,7 +236,11 @@ def _check_plan(plan: VerbPlan, choice: Choice, verb: Verb, queues: list[str]) -
             write_json(plan.rows())
         else:
             show_plan(plan)
-            write(f"Nothing was done: {counted(plan.count, 'dead letter')} would be {verb.done}.")
+            write(
+                f"Nothing was done: {counted(plan.count, 'dead letter')} would be {verb.done}."
+                if plan.count
+                else "Nothing was done: no dead letter is selected."
+            )
         raise typer.Exit(1 if is_missing else 0)
     if plan.count > 1 and not verb.yes:
         if not verb.as_json:

@@ -1,5 +1,5 @@
 """
-`amqpworker queues pause`, `resume` and `paused`, `amqpworker tasks pause` and `resume`.
+`amqpworker queues pause`, `resume` and `paused`, and the same of `amqpworker tasks`.
 
 Decides what is shown; `client.queue_control` decides which names are valid.
 """
@@ -34,6 +34,7 @@ def add_pause_commands(queues: typer.Typer, tasks: typer.Typer) -> None:
     queues.command("paused", epilog=examples("amqpworker queues paused --app shop.tasks:app --json"))(list_paused)
     name = "shop.tasks.send_welcome"
     tasks.command("pause", epilog=examples(f"amqpworker tasks pause {name} --app shop.tasks:app"))(pause_task)
+    tasks.command("paused", epilog=examples("amqpworker tasks paused --app shop.tasks:app"))(list_paused)
     tasks.command("resume", epilog=examples(f"amqpworker tasks resume {name} --app shop.tasks:app"))(resume_task)
 
 

@@ -327,11 +327,13 @@ def _processes_table(state: dict[str, Any]) -> Table:
 
 def running_table(state: dict[str, Any]) -> Table:
     """Return the running tasks, a row each, the longest-running first."""
-    made = table("pid", "task", "id", "attempt", "for", "limit", widths={"id": ID_WIDTH})
     running = [(process["pid"], task) for process in state["processes"] for task in process["running"]]
+    limits = ("limit",) if any(task["limit"] for _, task in running) else ()
+    made = table("pid", "task", "id", "attempt", "for", *limits, widths={"id": ID_WIDTH})
     for pid, task in sorted(running, key=lambda pair: pair[1]["started"]):
         since = age(state["at"] - task["started"])
-        made.add_row(str(pid), printable(task["task"]), folded(task["key"]), str(task["attempt"]), since, limit(task))
+        cells = [str(pid), printable(task["task"]), folded(task["key"]), str(task["attempt"]), since]
+        made.add_row(*cells, *(limit(task) for _ in limits))
     return made
 
 

@@ -83,7 +83,7 @@ def _list(described: Sequence[TaskDescription], as_json: bool) -> None:
     shown = table("task", "queue", "version", "parameters")
     for one in described:
         parameters = (each.name if each.required else f"[{each.name}]" for each in one.parameters)
-        names = "\n".join(map(folded, one.names))
+        names = "\n".join([folded(one.name), *(folded(f"also {alias}") for alias in one.aliases)])
         shown.add_row(names, clipped(one.queue, 255), str(one.version), clipped(" ".join(parameters), 1000))
     console().print(shown)
 

@@ -54,9 +54,7 @@ def upgraded(task: str, upgrade: Upgrade, version: int, body: bytes) -> bytes:
     try:
         following = upgrade(version, arguments)
     except Exception as error:
-        raise UpgradeFailed(
-            f"Task {task!r}: its upgrade from version {version} raised {type(error).__name__}."
-        ) from error
+        raise UpgradeFailed(f"Task {task!r}: its upgrade from version {version} failed.") from error
     if not isinstance(following, dict):
         raise UpgradeFailed(
             f"Task {task!r}: its upgrade {name_of(upgrade)} returned a {type(following).__name__}: return the arguments as a dict."

@@ -26,6 +26,8 @@ MAX_NAMES = 100
 MAX_REPORTED = 10
 MAX_NAME = 60
 OTHERS = "others"
+# How exactly it is known when a message is due, per second: one that is counted longer is counted twice once it returns.
+PER_SECOND = 8
 
 
 class Deferrals:
@@ -34,7 +36,7 @@ class Deferrals:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        # By task: how many of its messages are due in which second, when it was logged, and how many came since.
+        # By task: how many of its messages are due in which eighth of a second, when it was logged, and how many came since.
         self._due: dict[str, Counter[int]] = {}
         self._logged: dict[str, float] = {}
         self._unlogged: Counter[str] = Counter()
@@ -44,7 +46,7 @@ class Deferrals:
         now = self._monotonic()
         with self._lock:
             name = self._name_of(task, now)
-            self._due.setdefault(name, Counter())[math.ceil(now + delay)] += 1
+            self._due.setdefault(name, Counter())[math.ceil((now + delay) * PER_SECOND)] += 1
             self._unlogged[name] += 1
             if now < self._logged.get(name, -math.inf) + LOG_EVERY:
                 return
@@ -72,8 +74,8 @@ class Deferrals:
     def _waiting(self, now: float) -> dict[str, int]:
         found = {}
         for name, due in self._due.items():
-            for second in [second for second in due if second <= now]:
-                del due[second]
+            for moment in [moment for moment in due if moment <= now * PER_SECOND]:
+                del due[moment]
             if due:
                 found[name] = due.total()
         return found

@@ -117,7 +117,9 @@ def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead
         return _while_deployed(delivery, malformed(str(error), InvalidArguments.__name__), now)
     if error.__cause__ is not None:  # an upgrade has failed
         found = failure_of(error.__cause__)
-        return Dead("malformed", _failure(found.error_type, f"{error} {found.text}", found.traceback))
+        return Dead(
+            "malformed", _failure(found.error_type, f"{str(error).removesuffix('.')}: {found.text}", found.traceback)
+        )
     return malformed(str(error), type(error).__name__)
 
 

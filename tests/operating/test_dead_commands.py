@@ -757,6 +757,17 @@ def test_an_edit_that_does_not_fit_changes_nothing(
     assert vhost.ids(DEAD) == ["id-0", "id-1"]
 
 
+def test_an_edit_that_changes_nothing_reports_that(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker
+) -> None:
+    letters.add(1)
+    ended = cli("dead edit id-0 --set order=o-0 --replay --json")
+    assert (ended.code, ended.json) == (1, [{"name": "id-0", "letters": 0}])
+    assert ended.complaint().startswith("Nothing was changed: it has these arguments already.")
+    assert cli("dead replay --task nope --dry-run").out == "Nothing was done: no dead letter is selected.\n"
+    assert (vhost.ids(DEAD), vhost.count(WORK)) == (["id-0"], 0)
+
+
 def test_arguments_are_edited_in_the_users_editor_and_the_text_is_kept_if_it_does_not_fit(
     cli: Callable[[str], Ended], letters: Letters, vhost: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

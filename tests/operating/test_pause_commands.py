@@ -26,6 +26,7 @@ def test_a_queue_is_paused_listed_and_resumed(cli: Cli) -> None:
     assert "The stream 'amqpworker.control' was empty before" in first.complaint()
     assert cli("queues pause emails") == Ended(0, "The queue 'emails' is paused already.\n", "")
     (listed,) = cli("queues paused --json").json
+    assert cli("tasks paused --json").json == [listed]
     assert (listed["kind"], listed["name"], len(listed["since"])) == (
         "queue",
         "emails",

@@ -70,6 +70,14 @@ def test_the_id_of_a_task_that_runs_is_on_one_line_of_a_narrow_terminal(capsys: 
     assert max(map(len, lines)) <= 80
 
 
+def test_without_time_limits_the_name_of_a_task_has_their_room(capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"task": "shop.stubborn", "key": "01a2267a-cb21-7dd7-92ae-8c2f0735bf04", "attempt": 1, "started": 990.0}
+    console().print(running_table({"at": 1000.0, "processes": [{"pid": 4711, "running": [{**run, "limit": None}]}]}))
+    shown = capsys.readouterr().out
+    assert "shop.stubborn" in shown
+    assert "limit" not in shown
+
+
 def test_the_tasks_that_no_process_knows_are_shown_with_their_messages(capsys: pytest.CaptureFixture[str]) -> None:
     _, state = respond_to("/status", STATE, STATE.at)
     console().print(status_tables(state))

@@ -64,7 +64,7 @@ def test_tasks_are_listed_with_their_names_queues_and_parameters(cli: Callable[[
     lines = ended.out.splitlines()
     assert lines[2].split() == ["shop.report", "default", "1"]
     assert lines[3].split() == ["shop.welcome", "emails", "1", "user_id", "[lang]"]
-    assert lines[4].split() == ["welcome"]
+    assert lines[4].split() == ["also", "welcome"]
     assert cli("tasks --app taskshop:nothing").out == "The app has no tasks.\n"
 
 

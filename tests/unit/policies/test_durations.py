@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.policies.durations import duration, seconds_until
+from amqpworker.policies.durations import duration, seconds_until, timestamp_of
 from amqpworker.routing.delay import MAX_DELAY
 
 NOW = 1_800_000_000.0
@@ -58,3 +59,9 @@ def test_a_time_is_so_many_seconds_away_and_none_if_it_is_past(at: datetime, sec
 def test_an_ambiguous_time_is_refused(at: datetime, told: str) -> None:
     with pytest.raises(InvalidArguments, match=told):
         seconds_until(at, NOW)
+
+
+def test_what_is_not_a_time_is_named_with_its_option() -> None:
+    tomorrow: Any = "tomorrow"
+    with pytest.raises(InvalidArguments, match=r"^due='tomorrow': it must be a timezone-aware datetime\.$"):
+        timestamp_of(tomorrow, "due")

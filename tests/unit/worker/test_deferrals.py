@@ -145,7 +145,7 @@ def test_an_upgrade_that_raises_leaves_a_malformed_letter_with_its_traceback() -
     outcome = outcome_of(delivery_of(), version=2, upgrade=upgrade)
     assert isinstance(outcome, Dead)
     assert (outcome.reason, outcome.failure.error_type) == ("malformed", "LookupError")
-    assert outcome.failure.text == "Task 'example': its upgrade from version 1 raised LookupError. 1, ['a']"
+    assert outcome.failure.text == "Task 'example': its upgrade from version 1 failed: 1, ['a']"
     assert "in upgrade" in outcome.failure.traceback
 
 
@@ -211,6 +211,10 @@ def test_what_waits_is_counted_until_it_is_due() -> None:
     now[0] = 4.0
     assert deferrals.waiting() == {"b": 3}
     now[0] = 64.0
+    assert deferrals.waiting() == {}
+    now[0] = 64.5
+    deferrals.note("b", "work", 4.0, "no task")
+    now[0] = 68.5  # it is delivered again about now: counted longer, it would be counted twice
     assert deferrals.waiting() == {}
 
 
