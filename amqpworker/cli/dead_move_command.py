@@ -113,7 +113,7 @@ def replay(
 
     A letter is removed once the broker has confirmed its message. It can be interrupted at any time: what was not replayed stays. It asks before it replays more than one.
 
-    Exit codes: 0 replayed, 1 an id was not found, several letters have one, the answer was no, or some letters stay; 2 it could not be done.
+    Exit codes: 0 replayed, 1 an id was not found, several letters have one, you did not agree, or some letters stay; 2 it could not be done.
     """
     check_rate(rate)
     choice = Choice(
@@ -169,7 +169,7 @@ def drop(
 
     It asks before it deletes more than one.
 
-    Exit codes: 0 deleted, 1 an id was not found, several letters have one, or the answer was no; 2 it could not be done.
+    Exit codes: 0 deleted, 1 an id was not found, several letters have one, or you did not agree; 2 it could not be done.
     """
     choice = Choice(
         ids=ids,

@@ -82,7 +82,7 @@ def list_pending(
     What falls due while its level is read is late by that time at most, which is reported above 1 s. A message that moves from one level to
     the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
-    Exit codes: 0 listed, also if there are none; 1 the answer was no; 2 the levels could not be read.
+    Exit codes: 0 listed, also if there are none; 1 you did not agree; 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_array, print_table
     from amqpworker.client.pending_api import selection
@@ -203,7 +203,7 @@ def reschedule(
     """
     Have a message that waits be due at another time. It keeps its id and its attempt.
 
-    Exit codes: 0 rescheduled, 1 not found, or the answer was no; 2 the levels could not be read.
+    Exit codes: 0 rescheduled, 1 not found, or you did not agree; 2 the levels could not be read.
     """
     from amqpworker.client.pending_api import reschedule as reschedule_message
     from amqpworker.client.pending_api import seconds_of

@@ -46,7 +46,7 @@ def purge(name: QueueName, app: AppWithQueue, yes: Yes = False, as_json: AsJson 
 
     Delayed messages and dead letters stay, and so do messages that workers have already fetched.
 
-    Exit codes: 0 dropped, 1 the answer was no, 2 it could not be done.
+    Exit codes: 0 dropped, 1 you did not agree, 2 it could not be done.
     """
     quiet()
     found = load(app)

@@ -47,7 +47,8 @@ PICTURE = """\
   no such queue   ──▶ {parked} ──▶ {parked}
 """
 BOUNDED_PICTURE = """\
-  x-max-length    ──▶ {due} ──▶ QUEUE.due ──▶ worker, in place of QUEUE
+  delay and retry, if the queue has a max_length
+                  ──▶ … ──▶ {due} ──▶ QUEUE.due ──▶ the same worker
 """
 SCHEDULER_PICTURE = """\
   command, token  ──▶ {schedule} ──▶ {schedule}.NAME

@@ -112,7 +112,7 @@ def test_an_old_or_other_broker_is_refused(told: dict[str, str]) -> None:
     assert "3.10" in text
 
 
-def test_a_broker_that_nobody_named_is_called_the_default_and_one_at_the_same_place_is_not(
+def test_a_broker_that_is_not_named_is_called_the_default_and_one_at_the_same_place_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refused = ConnectionRefusedError(111, "Connection refused")
