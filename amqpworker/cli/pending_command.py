@@ -79,6 +79,7 @@ def list_pending(
     """
     List messages that wait, those that are due first.
 
+    They wait in queues with fixed delays, the levels of the delay ladder, which are read one after the other.
     What falls due while its level is read is late by that time at most, which is reported above 1 s. A message that moves from one level to
     the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
