@@ -45,8 +45,8 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.client.dead_letters_api import DeadLetters
-    from amqpworker.client.pending_api import Pending
+    from amqpworker.client.dead import DeadLetters
+    from amqpworker.client.pending import Pending
     from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
@@ -296,7 +296,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
     @property
     def dead(self) -> DeadLetters:
         """The dead letters in the queues of the app: list, replay and drop them."""
-        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
+        from amqpworker.client.dead import DeadLetters  # seldom needed
 
         return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
@@ -319,7 +319,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
     @property
     def pending(self) -> Pending:
         """The messages that wait until they are due: list, show, cancel and reschedule them."""
-        from amqpworker.client.pending_api import Pending  # seldom needed
+        from amqpworker.client.pending import Pending  # seldom needed
 
         return Pending(self)
 

@@ -78,7 +78,7 @@ def list_pending(
     Exit codes: 0 listed, also if there are none; 1 not confirmed; 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_array, print_table
-    from amqpworker.client.pending_api import selection
+    from amqpworker.client.pending import selection
 
     before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
@@ -108,7 +108,7 @@ def show(
     Exit codes: 0 shown, 1 not found, 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_whole, whole
-    from amqpworker.client.pending_api import find
+    from amqpworker.client.pending import find
 
     with _ladder(_app(app, url, namespace), yes) as walk:
         found = find(walk, message)
@@ -147,7 +147,7 @@ def cancel(
 
     Exit codes: 0 cancelled, 1 it may not be announced: cancel again; 2 the levels could not be read.
     """
-    from amqpworker.client.pending_api import cancel as cancel_messages
+    from amqpworker.client.pending import cancel as cancel_messages
 
     moment = None if due is None else _time_of(due, "--due").timestamp()
     found = _app(app, url, namespace)
@@ -195,8 +195,8 @@ def reschedule(
 
     Exit codes: 0 rescheduled, 1 not found, or not confirmed; 2 the levels could not be read.
     """
-    from amqpworker.client.pending_api import reschedule as reschedule_message
-    from amqpworker.client.pending_api import seconds_of
+    from amqpworker.client.pending import reschedule as reschedule_message
+    from amqpworker.client.pending import seconds_of
 
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
@@ -222,7 +222,7 @@ def _app(target: str | None, url: str | None, namespace: str | None) -> App:
 @contextmanager
 def _ladder(app: App, yes: bool) -> Iterator[LadderWalk]:
     """Connect to read the ladder, once the user agrees, and report at the end how long a level was kept from delivering."""
-    from amqpworker.client.pending_api import Pending
+    from amqpworker.client.pending import Pending
 
     walk = Pending(app, on_busy=_report).walk()
     try:

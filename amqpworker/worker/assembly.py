@@ -27,7 +27,6 @@ from amqpworker.worker.cancelled_runs import CancelledRuns
 from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
-from amqpworker.worker.deferrals import UnknownTasksReport
 from amqpworker.worker.executor import Pipeline, TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
@@ -49,6 +48,7 @@ from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
+from amqpworker.worker.unknown_task_counts import UnknownTasksReport
 
 log = get_logger(__name__)
 
@@ -110,7 +110,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.unknown_tasks, reporter)
     tuner = _prefetch_tuner(app, options, runners, consumer, stop_request, settler)
     _warn(app)
     return WorkerProcess(

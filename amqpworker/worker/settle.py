@@ -43,9 +43,9 @@ from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
-from amqpworker.worker.deferrals import Deferrals
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
+from amqpworker.worker.unknown_task_counts import UnknownTaskCounts
 
 if TYPE_CHECKING:
     from amqpworker.broker.consumer_channel import ConsumerChannel
@@ -83,7 +83,7 @@ class Settler:
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
         self.listeners = Listeners()
-        self.deferrals = Deferrals(clock.monotonic)
+        self.unknown_tasks = UnknownTaskCounts(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
         self._now = clock.now
@@ -253,7 +253,7 @@ class Settler:
         delay, since = outcome.delay, outcome.unknown_since
         log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
         if since is not None:
-            self.deferrals.note(settled.task or "", settled.queue, delay, outcome.reason)
+            self.unknown_tasks.note(settled.task or "", settled.queue, delay, outcome.reason)
         copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
         self._replace(settled, copy)
 

@@ -104,7 +104,7 @@ MUTANTS = (
     Mutant(
         "let the threads of a queue serve all queues",
         ("tests/unit/worker/test_threads.py",),
-        (Mutation("RunnerThreads.__init__", "self._to_work_queue if C else S", "S"),),
+        (Mutation("RunnerThreads.__init__", "self._to_start_queue if C else S", "S"),),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",
@@ -281,7 +281,7 @@ MUTANTS = (
     ),
     Mutant(
         "take new work of a bounded queue before what it accepted",
-        ("tests/unit/worker/test_work_queue.py",),
+        ("tests/unit/worker/test_start_queue.py",),
         (Mutation("DueFirst.put", "D.channel.goes_first", "not D.channel.goes_first"),),
     ),
     Mutant(
@@ -296,7 +296,7 @@ MUTANTS = (
     ),
     Mutant(
         "dead-letter at once what newer code has sent",
-        ("tests/unit/worker/test_deferrals.py",),
+        ("tests/unit/worker/test_unknown_task_counts.py",),
         (Mutation("_while_deployed", "W is None", "True"),),
     ),
     Mutant(
@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "run a message of a newer version as if it were of this one",
-        ("tests/unit/worker/test_deferrals.py",),
+        ("tests/unit/worker/test_unknown_task_counts.py",),
         (Mutation("TaskExecutor.admit", "A > B", "False"),),
     ),
 )

@@ -352,7 +352,7 @@ def test_coroutines_of_a_queue_with_threads_of_its_own_run_in_the_event_loop(sce
     assert seen == ["amqpworker-event-loop"]
 
 
-def test_without_threads_per_queue_deliveries_are_put_directly_into_one_work_queue(scene: Scene) -> None:
+def test_without_threads_per_queue_deliveries_are_put_directly_into_one_queue(scene: Scene) -> None:
     def quick() -> None: ...
 
     runners = (scene.task(quick), scene.start())[-1]
