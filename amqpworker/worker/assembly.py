@@ -178,7 +178,7 @@ def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Li
 
 def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
     bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
-    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.leave_to_others)
 
 
 def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:

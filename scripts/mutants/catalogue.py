@@ -21,7 +21,7 @@ MUTANTS = (
         ("tests/unit/broker/test_consumer.py",),
         (
             Mutation(
-                "QueueHolds.hold_if_wanted",
+                "SuspendedQueues.suspend_if_wanted",
                 "C.cancel(T, F)",
                 "C.cancel(T, F)\nF()",
             ),
