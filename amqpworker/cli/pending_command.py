@@ -195,12 +195,12 @@ def reschedule(
 
     Exit codes: 0 rescheduled, 1 not found, or not confirmed; 2 the levels could not be read.
     """
+    from amqpworker.client.pending import delay_function
     from amqpworker.client.pending import reschedule as reschedule_message
-    from amqpworker.client.pending import seconds_of
 
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
-    seconds = seconds_of(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
+    seconds = delay_function(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
     found = _app(app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)

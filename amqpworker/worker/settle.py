@@ -107,7 +107,7 @@ class Settler:
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
                 if outcome.value is not None:
-                    self._store_and_reply(settled, encode_done(outcome.value))
+                    self._store_and_reply(settled, "done", encode_done(outcome.value))
                 else:
                     self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
                     self._wake()
@@ -143,8 +143,9 @@ class Settler:
         self._requeues.append(settled._replace(outcome=REQUEUE))
         self._wake()
 
-    def _store_and_reply(self, settled: Settled, reply: bytes) -> None:
-        if not self._stored(settled, "done", reply):
+    def _store_and_reply(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> None:
+        """Store a result and reply, then acknowledge; requeue the delivery if the store remains unavailable."""
+        if not self._stored(settled, state, reply, replaces):
             self._requeue(settled)
         elif settled.delivery.properties.reply_to:
             self._reply(settled, reply)
@@ -258,15 +259,9 @@ class Settler:
         self._replace(settled, copy)
 
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
-        """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""
+        """Settle as failed without a dead letter; a result that is stored already stays."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
-        reply = encode_failed(CANCELLED, outcome.failure)
-        if not self._stored(settled, "failed", reply, replaces=False):
-            self._requeue(settled)
-        elif settled.delivery.properties.reply_to:
-            self._reply(settled, reply)
-        else:
-            self._ack(settled)
+        self._store_and_reply(settled, "failed", encode_failed(CANCELLED, outcome.failure), replaces=False)
 
     def _republish(self, settled: Settled) -> None:
         delivery = settled.delivery

@@ -297,7 +297,7 @@ MUTANTS = (
     Mutant(
         "dead-letter at once what newer code has sent",
         ("tests/unit/worker/test_unknown_task_counts.py",),
-        (Mutation("_while_deployed", "W is None", "True"),),
+        (Mutation("_deferred_or_dead", "W is None", "True"),),
     ),
     Mutant(
         "let a message that no worker knows wait for ever",
