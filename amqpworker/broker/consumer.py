@@ -316,8 +316,7 @@ class Consumer:
             self._cancel_all()
         else:
             self._suspended.apply(self._channels)
-            if self._subscriber.has_changed:
-                self._subscriber.has_changed = False
+            if self._subscriber.take_changed():
                 for consumer_channel in list(self._channels.values()):
                     self._replace_if_wanted(consumer_channel)
         self.receiver.on_wake()

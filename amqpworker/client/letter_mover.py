@@ -46,10 +46,10 @@ def no_copy(_: DeadLetter) -> None:
     """Make no copy: the letter is only removed."""
 
 
-class TakesLetters(Protocol):
+class RemovesLetters(Protocol):
     """What removes letters from their queue: a walk of it."""
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
         """Remove these messages."""
 
 
@@ -108,13 +108,13 @@ class LetterMover:
         self._size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
         self._next_batch = 0.0
 
-    def add(self, letter: DeadLetter, walk: TakesLetters) -> None:
+    def add(self, letter: DeadLetter, walk: RemovesLetters) -> None:
         """Move a letter together with others; raises the SendError for which no more can be moved."""
         self._batch.append(letter)
         if len(self._batch) >= self._size:
             self.flush(walk)
 
-    def flush(self, walk: TakesLetters) -> None:
+    def flush(self, walk: RemovesLetters) -> None:
         """Move what was added: returns once its copies are confirmed, and the letters removed; raises as `add` does."""
         batch, self._batch = self._batch, []
         if not batch:
@@ -133,11 +133,11 @@ class LetterMover:
         if error is not None:
             raise error
 
-    def _remove(self, under_way: _Batch, walk: TakesLetters) -> AmqpWorkerError | None:
+    def _remove(self, under_way: _Batch, walk: RemovesLetters) -> AmqpWorkerError | None:
         """Remove the letters whose copies are confirmed; return the error that ends the move, if there is one."""
         confirmed = under_way.confirmed()
         if confirmed:
-            walk.take([letter.message for letter in confirmed])
+            walk.remove([letter.message for letter in confirmed])
             for letter in confirmed:
                 self.moved.add(letter)
             self._on_moved(len(confirmed))

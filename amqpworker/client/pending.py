@@ -194,7 +194,7 @@ def cancel(
             while batch := list(islice(found, BATCH)):
                 deliveries = [message.message for message in batch]
                 report_removed(app, deliveries)
-                level.take(deliveries)
+                level.remove(deliveries)
                 removed.update(message.id for message in batch)
     return removed, until
 
@@ -219,7 +219,7 @@ def reschedule(app: PendingApp, walk: LadderWalk, wanted: str, delay: Callable[[
             for key, copy in copies.items():
                 _publish(app, copy)
                 published[key] = (copy.properties.headers or {}).get(ETA)
-            level.take([one.message for one in found])
+            level.remove([one.message for one in found])
             due = now + wait if copies else due
     return due
 

@@ -6,7 +6,7 @@ Decides which runs are measured, and when another prefetch is asked for; `prefet
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 
 from amqpworker.hooks import Settled
@@ -85,23 +85,30 @@ class PrefetchTuner(Service):
             return
         running = [(one, seconds) for one, seconds in self._running() if seconds >= WAITING_SECONDS]
         work, stuck = self._with(running), self._stuck()
-        coroutines = [one.queue for one, _ in running if self._is_coroutine(one)]
+        coroutines = Counter(one.queue for one, _ in running if self._is_coroutine(one))
         before = dict(self._prefetch)
         for queue in due:
-            places = self._places[queue]
             # Nothing more can arrive while coroutines fill the prefetch, although others could run beside them.
-            is_enough = work[queue].is_enough(places) or coroutines.count(queue) >= self._prefetch[queue]
+            is_enough = work[queue].is_enough(self._places[queue]) or coroutines[queue] >= self._prefetch[queue]
             if is_enough:
-                self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
-                self._work[queue] = self._work[queue].halved()
-                self._has_decided = True
-            if not self._spare[queue] / 2 <= stuck <= self._spare[queue]:
-                self._spare[queue] = min(stuck, MAX_AUTO)
-            self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
+                self._fit(queue, work[queue])
+            self._make_room(queue, stuck)
             if is_enough or self._prefetch[queue] != before[queue]:
                 self._not_before[queue] = now + CHANGE_EVERY
         if self._prefetch != before:
             self._set_prefetch(dict(self._prefetch))
+
+    def _fit(self, queue: str, work: Work) -> None:
+        """Decide which number fits the work of a queue."""
+        self._fitting[queue] = fitting_prefetch(work, self._places[queue], self._fitting[queue])
+        self._work[queue] = self._work[queue].halved()
+        self._has_decided = True
+
+    def _make_room(self, queue: str, stuck: int) -> None:
+        """Set the number that fits, and a place for each stuck message."""
+        if not self._spare[queue] / 2 <= stuck <= self._spare[queue]:
+            self._spare[queue] = min(stuck, MAX_AUTO)
+        self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
 
     def _with(self, running: Sequence[tuple[Delivery, float]]) -> dict[str, Work]:
         """Return the work so far, with what has run for a while and has not ended."""

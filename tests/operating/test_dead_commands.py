@@ -642,7 +642,7 @@ def test_an_edit_that_stops_after_its_letter_was_published_is_not_reported_as_no
     def lost(*_: object) -> None:
         raise NotConnected("lost")
 
-    monkeypatch.setattr(Walk, "take", lost)
+    monkeypatch.setattr(Walk, "remove", lost)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("EDITOR", "sed -i s/o-0/new/")
     ended = cli("dead edit id-0")

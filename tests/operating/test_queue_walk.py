@@ -95,7 +95,7 @@ def test_a_walk_sees_a_queue_whole_and_in_order_and_leaves_it_so(
 
 
 @pytest.mark.parametrize("portion", [5_000, 40, 7])
-def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
+def test_what_is_removed_leaves_the_queue_and_the_rest_keeps_its_order(
     vhost: Broker, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
     monkeypatch.setattr(walk_consumers, "PORTION", portion)
@@ -104,18 +104,18 @@ def test_what_is_taken_leaves_the_queue_and_the_rest_keeps_its_order(
         with walker.walk(QUEUE) as walk:
             for delivery in walk:
                 if number_of(delivery) % 3 == 0:
-                    walk.take([delivery])
+                    walk.remove([delivery])
         assert walker.depth(QUEUE) == (260, 0)
         rest = [number for number in range(390) if number % 3]
         with walker.walk(QUEUE) as walk:
             held = [delivery for delivery in walk if number_of(delivery) < 200]
-            walk.take(held[::-1])
-            walk.take(held[:10])
-            walk.take([])
+            walk.remove(held[::-1])
+            walk.remove(held[:10])
+            walk.remove([])
         assert [number for number in rest if number >= 200] == walked(vhost)
         with walker.walk(QUEUE) as walk:
             for delivery in walk:
-                walk.take([delivery])
+                walk.remove([delivery])
         assert walker.depth(QUEUE) == (0, 0)
         assert walked(vhost) == []
 
@@ -284,10 +284,10 @@ def test_a_lost_connection_is_an_error_and_everything_is_in_the_queue_again(vhos
                 if walk.seen == 50:
                     vhost.close_connections()
                     wait_until(lambda: walker.connection is not walk._connection)
-                walk.take([delivery] if walk.seen >= 50 else [])
+                walk.remove([delivery] if walk.seen >= 50 else [])
 
     with QueueWalker(vhost.url, Settings()) as walker:
-        with pytest.raises(NotConnected, match="what was not taken is in the queue"):
+        with pytest.raises(NotConnected, match="what was not removed is in the queue"):
             walk_and_take(walker)
         wait_until(lambda: walker.connection is not None)
         with walker.walk(QUEUE) as walk:
@@ -297,19 +297,19 @@ def test_a_lost_connection_is_an_error_and_everything_is_in_the_queue_again(vhos
 def test_a_lost_ack_is_an_error_of_a_generator_that_is_closed(vhost: Broker) -> None:
     fill(vhost, 3)
 
-    def taken(walker: QueueWalker) -> Iterator[Delivery]:
+    def removed(walker: QueueWalker) -> Iterator[Delivery]:
         with walker.walk(QUEUE) as walk:
             for delivery in walk:
-                walk.take([delivery])
+                walk.remove([delivery])
                 yield delivery
 
     with QueueWalker(vhost.url, Settings()) as walker:
-        deliveries = taken(walker)
+        deliveries = removed(walker)
         next(deliveries)
         connection = walker.connection
         vhost.close_connections()
         wait_until(lambda: walker.connection is not connection)
-        with pytest.raises(NotConnected, match="What was taken last"):
+        with pytest.raises(NotConnected, match="What was removed last"):
             deliveries.close()  # type: ignore[attr-defined]
 
 
@@ -333,7 +333,7 @@ def test_permission_to_read_is_enough_to_walk(vhost: Broker, stranger: Callable[
         QueueWalker(stranger(read=f"^{QUEUE}$"), Settings()) as walker,
         walker.walk(QUEUE) as walk,
     ):
-        walk.take(list(walk))
+        walk.remove(list(walk))
     assert vhost.count(QUEUE) == 0
     fill(vhost, 1)
     with (
