@@ -232,7 +232,7 @@ def test_a_walk_that_is_left_early_does_not_keep_the_rest_of_the_queue_in_memory
     end = walk_consumers.WalkConsumers.end
 
     def counting(self: walk_consumers.WalkConsumers, on_ready: Callable[..., None]) -> None:
-        kept.append(sum(len(one.deliveries) for one in self._made.values()))
+        kept.append(sum(len(one.deliveries) for one in self._by_tag.values()))
         end(self, on_ready)
 
     monkeypatch.setattr(walk_consumers.WalkConsumers, "end", counting)
