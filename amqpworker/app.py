@@ -293,14 +293,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
-    @property
-    def dead(self) -> DeadLetters:
-        """The dead letters in the queues of the app: list, replay and drop them."""
-        from amqpworker.client.dead import DeadLetters  # seldom needed
-
-        return DeadLetters(self.url, self.settings, self.plan, self._producer)
-
-    # ---- its parts -----------------------------------------------------------------------------------------------------
+    # ---- its parts --------------------------------------------------------------------------------------------------
 
     @property
     def queues(self) -> QueueControl:
@@ -315,6 +308,13 @@ class App(AsyncApp, AppSchedules, HookDecorators):
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     @property
     def pending(self) -> Pending:
