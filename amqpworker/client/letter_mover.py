@@ -143,7 +143,9 @@ class LetterMover:
             self._on_moved(len(confirmed))
         for error in under_way.refused():
             self.moved.refuse(error)
-        return under_way.reason or (None if under_way.has_ended else UNKNOWN)
+        if under_way.reason is None and not under_way.has_ended:
+            return Unconfirmed("RabbitMQ did not confirm the copy in time: it may exist beside the letter.")
+        return under_way.reason
 
     def _keep_rate(self, count: int) -> None:
         """Wait until this many may leave."""
@@ -208,7 +210,7 @@ class _Batch:
     def confirmed(self) -> list[DeadLetter]:
         """Return the letters whose copies are confirmed."""
         ends = self._ends.copy()
-        return [letter for number, letter in enumerate(self._letters) if ends.get(number, UNKNOWN) is None]
+        return [letter for number, letter in enumerate(self._letters) if number in ends and ends[number] is None]
 
     def refused(self) -> list[AmqpWorkerError]:
         """Return the errors that are about one letter each."""
@@ -218,6 +220,3 @@ class _Batch:
     def has_ended(self) -> bool:
         """Whether all copies have ended."""
         return len(self._ends) == len(self._letters)
-
-
-UNKNOWN = Unconfirmed("RabbitMQ did not confirm the copy in time: it may exist beside the letter.")

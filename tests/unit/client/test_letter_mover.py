@@ -197,3 +197,16 @@ def test_letters_that_were_read_first_are_the_same(monkeypatch: pytest.MonkeyPat
         assert reading
         assert (one.name, one.position, one.queue) == (f"id-{number}", number, "emails.dead")
         assert one.message.properties == letter(number).message.properties
+
+
+def test_each_move_that_ends_without_a_confirm_raises_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback of one that is raised again would keep the letters of each move before."""
+    monkeypatch.setattr(letter_mover, "GRACE", 0.0)
+    raised = []
+    for _ in range(2):
+        mover = LetterMover(lambda: Lane(lambda _: ...), 0.01, copy_of)  # type: ignore[arg-type,return-value]
+        mover.add(letter(1), Walk())
+        with pytest.raises(Unconfirmed) as caught:
+            mover.flush(Walk())
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
