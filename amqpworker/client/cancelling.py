@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from amqpworker.errors import InvalidArguments, ResultStoreError, Unroutable
 from amqpworker.model.cancel import REASON, Cancel, encode_cancel, holds_until, stored_id
-from amqpworker.model.headers import FIRST_SENT, time_of, time_text
+from amqpworker.model.headers import first_sent_text, time_text
 from amqpworker.model.message import MAX_SHORT_BYTES, Delivery, Publication, fits_short_string
 from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import encode_failed
@@ -129,8 +129,7 @@ def report_removed(app: CancellingApp, deliveries: Iterable[Delivery]) -> None:
     for delivery in deliveries:
         properties = delivery.properties
         if results is not None and properties.message_id is not None:
-            sent = time_of((properties.headers or {}).get(FIRST_SENT))
-            first_sent = "" if sent is None else time_text(sent)
+            first_sent = first_sent_text(properties.headers)
             error = results.write_unless_there(
                 properties.message_id, "failed", properties.type or "", reply, first_sent
             )

@@ -27,7 +27,7 @@ from amqpworker.worker.cancelled_runs import CancelledRuns
 from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
@@ -38,6 +38,7 @@ from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import AUTO, WorkerOptions
 from amqpworker.worker.pauses import Pauses
+from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver

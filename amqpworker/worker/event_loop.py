@@ -32,7 +32,7 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Acceptance, Pipeline
+from amqpworker.worker.pipeline import Acceptance, Pipeline
 from amqpworker.worker.start_queue import StartQueue, drop_requeued
 
 log = get_logger(__name__)

@@ -20,7 +20,7 @@ from amqpworker.hooks import Listeners, Settled
 from amqpworker.log.logger import get_logger
 from amqpworker.model.cancel import REASON as CANCELLED
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
+from amqpworker.model.headers import UnusableHeader, first_sent_text, read_headers
 from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
     Cancelled,
@@ -164,7 +164,7 @@ class Settler:
         wanted = run is None or run.registered.stores_result
         if self._results is None or task_id is None or not wanted:
             return True
-        first_sent = _first_sent_of(delivery)
+        first_sent = first_sent_text(delivery.properties.headers)
         write = self._results.write if replaces else self._results.write_unless_there
         refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
@@ -378,9 +378,3 @@ def _identity_of(settled: Settled) -> envelope.RunIdentity:
     except UnusableHeader:
         known = {}
     return envelope.RunIdentity(delivery.properties.message_id or new_id(), *attempt_and_first_run(known, settled.at))
-
-
-def _first_sent_of(delivery: Delivery) -> str:
-    """Return when a message was sent first, which identifies its result; "" if it has no such header."""
-    milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
-    return "" if milliseconds is None else time_text(milliseconds)

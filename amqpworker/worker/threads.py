@@ -16,9 +16,9 @@ from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
 from amqpworker.lifecycle import start_thread
 from amqpworker.model.message import Delivery
 from amqpworker.worker.event_loop import EventLoopRunner
-from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
 from amqpworker.worker.limits.ack_timeout_report import with_seconds
+from amqpworker.worker.pipeline import Acceptance, Pipeline
 from amqpworker.worker.start_queue import StartQueue, drop_requeued, make_start_queue
 
 

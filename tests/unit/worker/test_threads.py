@@ -18,7 +18,8 @@ from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run, current
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.settling import Bench, NoIsolation, registered
