@@ -49,7 +49,6 @@ class RunnerThreads:
         self._pipeline = pipeline
         self.settle = pipeline.settle
         self._executor = executor = pipeline.executor
-        self.has_coroutines = executor.has_coroutines
         self.is_coroutine = executor.is_coroutine
         self._acceptance = Acceptance()
         self.permits = Permits(concurrency.suspects)
