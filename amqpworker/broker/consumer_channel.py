@@ -75,8 +75,8 @@ class ConsumerChannel(ChannelListener):
         """The prefetch of its consumer."""
         self.is_being_replaced = False
         """Whether another consumer was asked for, and the former one is not cancelled yet."""
-        self.is_limited = False
-        """Whether its channel has the limit of `PikaChannel.limit_all`."""
+        self.has_shared_limit = False
+        """Whether its channel has the limit that `PikaChannel.set_shared_limit` sets."""
         self.suspended_since = 0.0
         self.is_resuming = False
         self.is_open = True
@@ -176,11 +176,11 @@ class ConsumerChannel(ChannelListener):
         self.prefetch = prefetch
         return was_suspended
 
-    def limit(self) -> None:
-        """Set the limit of `PikaChannel.limit_all`."""
+    def set_shared_limit(self) -> None:
+        """As `PikaChannel.set_shared_limit`, if the channel is open."""
         if self.channel is not None:
-            self.channel.limit_all()
-            self.is_limited = True
+            self.channel.set_shared_limit()
+            self.has_shared_limit = True
 
     def on_replacing(self, on_written: Callable[[], None]) -> None:
         """

@@ -55,14 +55,14 @@ class Subscriber:
         if opened is None:
             return
         tag, prefetch, version = self._tags.make(channel.queue), self.prefetch_of(channel), version_of(connection)
-        if channel.is_limited:
-            opened.limit_none()
+        if channel.has_shared_limit:
+            opened.remove_shared_limit()
 
         def on_answered() -> None:
             if not channel.is_open:
                 return
             if resubscribes_silently(version):
-                channel.limit()
+                channel.set_shared_limit()
             on_consumed(tag, prefetch)
 
         arguments = {} if channel.queue in self._without_timeout else ack_timeout_arguments(self._settings, version)

@@ -255,6 +255,7 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
 
 
 INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
+"""A thread in this code is inside a task."""
 
 
 def _upgraded(run: Run) -> bytes:

@@ -203,7 +203,7 @@ def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was
     consumer, _, _, (channel,) = consuming("3.10.8")
     leave_to_others(consumer, "work")
     leave_to_others(consumer)
-    assert channel.steps == ["consume", "cancel", "limit_none", "consume"]
+    assert channel.steps == ["consume", "cancel", "remove_shared_limit", "consume"]
 
 
 def test_a_subscription_that_is_on_its_way_is_suspended_when_it_is_there(

@@ -183,7 +183,7 @@ def test_a_queue_that_was_deleted_while_it_had_two_consumers_is_subscribed_to_on
 def test_the_limit_of_the_channel_is_lifted_for_the_other_consumer_where_one_was_set() -> None:
     consumer, _, _, (channel,) = consuming("3.10.8")
     change(consumer, 20)
-    assert channel.steps == ["consume", "limit_none", "consume"]
+    assert channel.steps == ["consume", "remove_shared_limit", "consume"]
 
 
 def test_a_delivery_is_taken_from_either_consumer() -> None:
