@@ -53,7 +53,7 @@ class SuspendedQueues:
     def apply(self, channels: Mapping[str, ConsumerChannel]) -> None:
         """Let what other threads want count from now on."""
         left, paused = self._wanted_left, self._wanted_paused
-        if (left, paused) == (self._left, self._paused):
+        if left == self._left and paused == self._paused:
             return
         self._left, self._paused = left, paused
         for consumer_channel in list(channels.values()):
