@@ -55,7 +55,7 @@ class Pending:
 
     def walk(self) -> LadderWalk:
         """Return a reader of the ladder, for tools that show how long it took."""
-        warn_in_event_loop("pending")
+        warn_in_event_loop("app.pending", has_counterpart=False)
         return LadderWalk(self._app.url, self._app.settings, self._app.plan.names, time.time, self._on_busy)
 
     def list(

@@ -78,15 +78,15 @@ class QueueControl:
 
     def paused(self) -> Paused:
         """Return the queues and tasks that are paused, each with the time since when (ISO 8601, in UTC)."""
-        warn_in_event_loop("queues.paused")
+        warn_in_event_loop("app.queues.paused", has_counterpart=False)
         return self._writer.read()
 
     def _pause(self, kind: Kind, name: str) -> bool:
-        warn_in_event_loop("queues.pause")
+        warn_in_event_loop("app.queues.pause", has_counterpart=False)
         return self._writer.write(Change("pause", kind, name, now_text(time.time())))
 
     def _resume(self, kind: Kind, name: str) -> bool:
-        warn_in_event_loop("queues.resume")
+        warn_in_event_loop("app.queues.resume", has_counterpart=False)
         try:
             known = self._queue(name) if kind == "queue" else self._task(name)
         except ConfigError:
