@@ -39,7 +39,7 @@ class Command:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended; its memory is looked at by the way."""
+        """Whether it has not ended; asking notes its memory."""
         self.peak = max(self.peak, peak(self._process.pid))
         if self._process.poll() is None:
             return True

@@ -53,7 +53,7 @@ POOLS = "Pools"
 SCHEDULES = "Schedules"
 """The section of the rows about schedulers."""
 OPERATING = "Operating"
-"""The section of the rows about what operators do: look at what waits, and run dead letters again."""
+"""The section of the rows about what operators do: list what waits, and replay dead letters."""
 SECTIONS = (COROUTINES, POOLS, SCHEDULES, OPERATING)
 WITHOUT_PEERS = (POOLS, SCHEDULES, OPERATING)
 """The sections in which nothing is compared with other libraries."""
