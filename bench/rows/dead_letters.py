@@ -31,7 +31,7 @@ STABLE = 0.5
 AT_ANY_MOMENT = 0.1
 """Seconds: the broker reports counts at certain moments of a batch only, so a kill waits a random time up to this."""
 MIB = 1 << 20
-FLAT = 5
+FLAT = 8
 KILLED = f"amqpworker, killed {KILLS} times"
 DOUBLED, LOST = "doubled by one kill, most", "lost"
 REPLAY = ("dead", "replay", "--all", "--yes")

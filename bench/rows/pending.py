@@ -33,7 +33,7 @@ STEADY_LEAST = 10 * PER_SECOND
 SHORTEST, LONGEST = 1.0, 4.0
 PATIENCE = 60.0
 MIB = 1 << 20
-FLAT = 5
+FLAT = 8
 LATE = "ms late p99"
 ALONE, WALKED, LISTED = "no walk", "its level walked all the time", "all levels listed all the time"
 
