@@ -19,7 +19,7 @@ from bench.sides.naps import BEGIN, END, seconds_of
 
 MODULE = "bench.sides.naps"
 COUNT = 200
-LEAST = 40
+LEAST = 100
 THREADS = 4
 LATE = 2.0
 PATIENCE = 240.0
