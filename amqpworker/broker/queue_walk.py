@@ -96,7 +96,7 @@ class Walk:
         self._connection: PikaConnection | None = None
         self._consumers: WalkConsumers | None = None
         self._portions = Portions(1, alone=False)
-        self._first: WalkConsumer | None = None
+        self._ahead: WalkConsumer | None = None
         self._last: WalkConsumer | None = None
         self._answers: Answers = SimpleQueue()
         self._failure: BaseException | None = None
@@ -205,7 +205,7 @@ class Walk:
             return False
         self.total = 1 + (state.ready or 0)
         self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
-        self._first = first
+        self._ahead = first
         return True
 
     # ---- read -------------------------------------------------------------------------------------------------------
@@ -215,14 +215,19 @@ class Walk:
         if self._consumers is None:
             return deque()
         self._check()
-        if self._first is not None:
-            consumer, self._first = self._first, None
-        elif self._is_over or self._requested >= self.total:
+        consumer, self._ahead = self._ahead or self._following(), None
+        if consumer is None:
             return deque()
-        else:
-            consumer = self._subscribe(min(self._portions.size, self.total - self._requested))
         self._fill(consumer)
+        # The broker delivers to it while this portion is used, and to no other one before.
+        self._ahead = self._following()
         return consumer.deliveries
+
+    def _following(self) -> WalkConsumer | None:
+        """Subscribe for what has not been requested yet, at most one portion; `None` if that is nothing."""
+        if self._is_over or self._requested >= self.total:
+            return None
+        return self._subscribe(min(self._portions.size, self.total - self._requested))
 
     def _subscribe(self, credit: int) -> WalkConsumer:
         consumers = self._consumers

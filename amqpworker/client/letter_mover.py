@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from amqpworker.broker.lane import Lane
 
 BATCH = 500
+WRITE_EVERY = 100
 MAX_ERRORS = 20
 # How much later than its deadline a publication may end.
 GRACE = 5.0
@@ -187,7 +188,8 @@ class _Batch:
             # Published again after a lost confirm it could be doubled, although its letter is still there.
             pending.resend = False
             pending.wanted = lambda: self._wanted
-            lane.submit(pending, urgent=number == last)
+            # The broker has work while the rest is encoded.
+            lane.submit(pending, urgent=number % WRITE_EVERY == 0 or number == last)
         if lane is not None:
             lane.session.keeper.wake()
 
