@@ -26,8 +26,8 @@ class Settled(NamedTuple):
     A delivery that was settled: by which `outcome`, and when this was decided (`at`, seconds since the epoch).
 
     `outcome` is one of the closed set in `model.outcome`; it is `Requeue` if the outcome of the task could not be settled. `run`
-    is None if the task was not started. `letter` is the confirmed dead letter if the outcome is `Dead`. A delivery whose channel is
-    lost before it is settled has no event: the broker redelivers it.
+    is None if the task was not started. `letter` is the confirmed dead letter if the outcome is `Dead`. `result_refused` is whether
+    the store can never hold the result. A delivery whose channel is lost before it is settled has no event: the broker redelivers it.
     """
 
     delivery: Delivery
@@ -35,6 +35,7 @@ class Settled(NamedTuple):
     run: Run | None
     at: float
     letter: Publication | None = None
+    result_refused: bool = False
 
     @property
     def queue(self) -> str:

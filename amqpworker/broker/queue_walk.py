@@ -1,8 +1,8 @@
 """
 A walk through a whole queue: each message that was ready when it began, once, in order; what is not removed stays in the queue.
 
-Decides who may walk: one walker at a time, by the number of consumers, which is checked again after subscribing. Two walkers
-would each find a part, and change the order. And it decides when a queue has been read to its end: messages may have left it.
+Decides who may walk: one walker at a time, by the number of consumers, which is checked again after subscribing and at the end.
+Two walkers would each find a part, and change the order. And it decides when a queue has been read to its end: messages may have left it.
 How messages are requeued in order is decided by `walk_consumers`.
 """
 
@@ -44,6 +44,8 @@ QUIET = 0.1
 # In a cluster, another node delivers than the one that answers.
 CHECKS = 2
 REQUEUED_PAUSE = 0.01
+# A consumer of which everything was acknowledged is counted by the broker for a moment.
+ACKED_WITHIN = 0.5
 
 
 class QueueWalker(ToolConnection):
@@ -94,7 +96,8 @@ class Walk:
         self._connection: PikaConnection | None = None
         self._consumers: WalkConsumers | None = None
         self._portions = Portions(1, own_channels=False)
-        self._first: WalkConsumer | None = None
+        self._ahead: WalkConsumer | None = None
+        self._last: WalkConsumer | None = None
         self._answers: Answers = SimpleQueue()
         self._failure: BaseException | None = None
         self._subscribed = 0
@@ -137,7 +140,7 @@ class Walk:
             while len(portion) > 1:
                 yield self._checked(portion.popleft())
             # Before the last one: once all of a consumer are removed, the queue would seem to be free for another walker.
-            following = self._next_portion()
+            following = self._next_portion() or self._late_portion()
             yield self._checked(portion.popleft())
             portion = following
 
@@ -202,7 +205,7 @@ class Walk:
             return False
         self.total = 1 + (state.ready or 0)
         self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
-        self._first = first
+        self._ahead = first
         return True
 
     # ---- read -------------------------------------------------------------------------------------------------------
@@ -212,20 +215,25 @@ class Walk:
         if self._consumers is None:
             return deque()
         self._check()
-        if self._first is not None:
-            consumer, self._first = self._first, None
-        elif self._is_over or self._requested >= self.total:
+        consumer, self._ahead = self._ahead or self._following(), None
+        if consumer is None:
             return deque()
-        else:
-            consumer = self._subscribe(min(self._portions.size, self.total - self._requested))
         self._wait_until_complete(consumer)
+        # The broker delivers to it while this portion is used, and to no other one before.
+        self._ahead = self._following()
         return consumer.deliveries
+
+    def _following(self) -> WalkConsumer | None:
+        """Subscribe for what has not been requested yet, at most one portion; `None` if that is nothing."""
+        if self._is_over or self._requested >= self.total:
+            return None
+        return self._subscribe(min(self._portions.size, self.total - self._requested))
 
     def _subscribe(self, credit: int) -> WalkConsumer:
         consumers = self._consumers
         assert consumers is not None
         # The broker requeues in the order of the tags.
-        consumer = WalkConsumer(f"{process_name()} walk {self._subscribed:05}", credit)
+        consumer = self._last = WalkConsumer(f"{process_name()} walk {self._subscribed:05}", credit)
         own_channel = self._portions.own_channels
         self._subscribed += 1
         self._requested += credit
@@ -251,18 +259,46 @@ class Walk:
                 if isinstance(answer, BaseException):
                     raise self._error(answer)
 
-    def _is_empty(self, consumer: WalkConsumer) -> bool:
+    def _late_portion(self) -> deque[Delivery]:
         """
-        Ask on the consumer's own channel, where the answer is behind what was delivered.
+        Return more deliveries if another consumer has had messages meanwhile: newer ones may have been read in their place.
+
+        Waits for that consumer to end, and raises QueueBusy if it does not.
+        """
+        consumer, began, is_late = self._last, time.monotonic(), False
+        if self._is_over or consumer is None:
+            return deque()
+        while (state := self._state_of(consumer)) is None or self._is_shared:
+            silent = time.monotonic() - began
+            is_late = is_late or silent > ACKED_WITHIN
+            self._check_silence(silent)
+            threading.Event().wait(REQUEUED_PAUSE)
+        self._is_over = not is_late or not state.ready
+        self.total += 0 if self._is_over else state.ready or 0
+        return self._next_portion()
+
+    def _is_empty(self, consumer: WalkConsumer) -> bool:
+        """Return whether there is nothing left that a consumer can get, now or once another one has ended."""
+        state = self._state_of(consumer)
+        return state is not None and not state.ready and not self._is_shared
+
+    def _state_of(self, consumer: WalkConsumer) -> QueueState | None:
+        """
+        Ask on the consumer's own channel, where the answer is behind what was delivered; None if there is none that counts.
 
         A queue from which another consumer has got messages only seems to be empty. The broker counts the walk's own consumers
-        while they have messages, cancelled ones included; so there are never more of them than were subscribed.
+        while they have messages, cancelled ones included; so a further one is another program's, or has just lost its last one.
         """
-        if not consumer.is_subscribed or (channel := consumer.channel) is None:
-            return False
-        state: QueueState = self._ask(lambda _, on_done: channel.ask(self.queue, on_done))
-        self._is_shared = state.consumers > self._subscribed
-        return not state.ready and is_known(state) and not self._is_shared
+        consumers, channel = self._consumers, consumer.channel
+        if consumers is None or not consumer.is_subscribed or channel is None:
+            return None
+        state: QueueState
+        own: int
+        state, own = self._ask(
+            lambda _, on_done: channel.ask(self.queue, lambda answer: on_done((answer, consumers.counted)))
+        )
+        self._is_shared = state.consumers > own
+        return state if is_known(state) else None
 
     def _check_silence(self, seconds: float) -> None:
         if seconds > self._walker.timeout:

@@ -162,6 +162,12 @@ class WalkConsumers(ChannelListener):
             self.cancel(consumer)
             self._on_progress()
 
+    @property
+    def counted(self) -> int:
+        """How many of the consumers the broker counts for certain: those that may get messages, or have some that stay."""
+        made = self._by_tag.values()
+        return sum(one.last_to_requeue is not None or (one.is_subscribed and not one.is_cancelled) for one in made)
+
     def cancel(self, consumer: WalkConsumer) -> None:
         """End a subscription; what it has got stays with it."""
         if not consumer.is_cancelled and consumer.channel is not None and consumer.channel.is_open:

@@ -14,7 +14,7 @@ import typer
 from amqpworker.cli.dead_edit_command import edit_app
 from amqpworker.cli.dead_file_command import file_app
 from amqpworker.cli.dead_letters import group_summary, summary, whole
-from amqpworker.cli.dead_listing import counted, show_groups, show_letter, show_letters, show_missing
+from amqpworker.cli.dead_listing import counted, show_groups, show_letter, show_letters, show_missing, show_none
 from amqpworker.cli.dead_move_command import move_app
 from amqpworker.cli.dead_options import (
     All,
@@ -24,15 +24,14 @@ from amqpworker.cli.dead_options import (
     LetterId,
     OlderThan,
     Parked,
-    Place,
     Queues,
     Reasons,
     TaskNames,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import walks_of
+from amqpworker.cli.dead_plan import group_hint, walks_of
 from amqpworker.cli.output import write, write_json
-from amqpworker.cli.shared import AsJson, NamespaceOption, UrlOption, examples, quiet
+from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, examples, is_typed, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 from amqpworker.model.dead_letter import DeadLetter
@@ -90,7 +89,7 @@ def list_letters(
     Exit codes: 0 listed, also if there are none; 2 a queue could not be read.
     """
     quiet()
-    if named is not None and getattr(context.get_parameter_source("app"), "name", "") == "COMMANDLINE":
+    if named is not None and is_typed(context, "app"):
         raise ConfigError("Use MODULE:APP or --app, not both.")
     choice = Choice(
         queues=queue,
@@ -103,18 +102,19 @@ def list_letters(
     )
     choice.check_all()
     selection = choice.selection
-    place = Place.of(context, app, url, namespace)
-    found = app_with_letters(place if named is None else Place(named, url, namespace, app_is_default=False), choice)
+    place = Place.of(context, app, url, namespace) if named is None else Place(named, url, namespace)
+    found = app_with_letters(place, choice)
     listed: list[dict[str, Any]] = []
     with walks_of(found) as walks:
         for name, depth in walks.depths(_queues(found, choice), must_exist=bool(queue)).items():
+            kind = "parked message" if name == walks.parked_queue else "dead letter"
             if depth is None or not _may_have_letters(depth):
                 if not as_json:
-                    show_missing(name, depth is not None)
+                    show_missing(name, depth is not None, kind)
             elif letters:
-                listed += _list_letters(walks, name, selection, limit, as_json)
+                listed += _list_letters(walks, name, selection, limit, kind, as_json)
             else:
-                listed += _list_groups(walks, name, selection, as_json)
+                listed += _list_groups(walks, name, selection, kind, as_json)
     if as_json:
         write_json(listed)
 
@@ -130,7 +130,7 @@ def _may_have_letters(depth: Depth) -> bool:
 
 
 def _list_letters(
-    walks: LetterWalks, queue: str, selection: Selection, limit: int, as_json: bool
+    walks: LetterWalks, queue: str, selection: Selection, limit: int, kind: str, as_json: bool
 ) -> list[dict[str, Any]]:
     count = 0
     listed: list[dict[str, Any]] = []
@@ -141,18 +141,25 @@ def _list_letters(
             listed.append(summary(letter))
         elif count <= limit:
             shown.append(letter)
-    if not as_json:
-        show_letters(queue, count, shown)
+    if not as_json and count:
+        show_letters(queue, count, shown, kind)
+    elif not as_json:
+        show_none(queue, kind)
     return listed
 
 
-def _list_groups(walks: LetterWalks, queue: str, selection: Selection, as_json: bool) -> list[dict[str, Any]]:
+def _list_groups(
+    walks: LetterWalks, queue: str, selection: Selection, kind: str, as_json: bool
+) -> list[dict[str, Any]]:
     groups = LetterGroups()
     for letter in walks.read(queue, selection):
         groups.add(letter)
     if as_json:
         return [group_summary(group) for group in groups]
-    show_groups(queue, list(groups))
+    if groups.count:
+        show_groups(queue, list(groups), kind)
+    else:
+        show_none(queue, kind)
     return []
 
 
@@ -218,6 +225,8 @@ def not_found(wanted: str, queues: list[str]) -> str:
     lines = [f"No dead letter with the id {printable(wanted)!r} {where}."]
     if wanted.isascii() and wanted.isdigit():
         lines.append("Give the id of a dead letter, not its position in the list.")
+    if hint := group_hint(wanted):
+        lines.append(hint.strip())
     return "\n".join(lines)
 
 

@@ -23,10 +23,11 @@ import typer
 from amqpworker.cli.dead_listing import counted
 from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Queues
 from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
-from amqpworker.cli.output import write
-from amqpworker.cli.parked_warning import ParkedWatch
-from amqpworker.cli.shared import APP_VARIABLE, closing_app, examples, load, quiet
+from amqpworker.cli.output import write, write_json
+from amqpworker.cli.parked_warning import warn_if_parked
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
 from amqpworker.cli.values import pairs
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error, printable
 from amqpworker.model.headers import VERSION
@@ -85,8 +86,12 @@ def edit(
     replay: Annotated[bool, typer.Option("--replay", help="Run it again at once.")] = False,
     all_copies: AllCopies = False,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Another broker.", show_default="the one of the app")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Another broker that has the queues of the app.", show_default="the one of the app"
+        ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Change the arguments of a dead letter; it stays a dead letter, the last of its queue, or runs with --replay.
@@ -98,11 +103,28 @@ def edit(
     quiet()
     found = load(app)
     broker = found if url is None else elsewhere(found, url)
-    choice = Choice(ids=[letter], queues=queue, parked=parked)
+    try:
+        moved = _edit(found, broker, Choice(ids=[letter], queues=queue, parked=parked), values, replay, all_copies)
+    except typer.Exit:
+        if as_json:
+            write_json([{"name": letter, "letters": 0}])
+        raise
+    if as_json:
+        write_json([{"name": letter, "letters": moved.count}])
+    else:
+        runs = "it" if moved.count == 1 else "them"
+        outcome = "changed and replayed" if replay else f"changed; `dead replay` runs {runs}"
+        write(printable(f"{counted(moved.count, 'dead letter')} {outcome}."))
+    if moved.refused:
+        raise typer.Exit(1)
+
+
+def _edit(app: App, broker: App, choice: Choice, values: list[str] | None, replay: bool, all_copies: bool) -> Moved:
+    """Change a letter at a broker by the task that the app has; ends the command if nothing was changed."""
     with closing_app(broker):
         with walks_of(broker) as walks:
             original = _find(walks, _existing(walks, broker, choice), choice, all_copies)
-        task = _task(found, original.task)
+        task = _task(app, original.task)
         signature = task.signature
         if values:
             body, kept = _with_values(original, values, signature), None
@@ -118,7 +140,8 @@ def edit(
         except BaseException:
             _report_stopped(mover, kept)
             raise
-    _report(mover.moved, kept, replay)
+    _report_refused(mover.moved, kept)
+    return mover.moved
 
 
 def _existing(walks: LetterWalks, app: App, choice: Choice) -> list[str]:
@@ -254,7 +277,7 @@ def _replace(walks: LetterWalks, app: App, choice: Choice, mover: LetterMover) -
     for queue in _existing(walks, app, choice):
         walks.move(queue, choice.selection, mover)
     if not choice.parked:
-        watch.warn()
+        warn_if_parked(watch)
 
 
 def _report_stopped(mover: LetterMover | None, kept: Path | None) -> None:
@@ -270,7 +293,8 @@ def _report_stopped(mover: LetterMover | None, kept: Path | None) -> None:
     print_error(f"Stopped: {done}; a letter whose copy was not confirmed may exist twice.{where}")
 
 
-def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
+def _report_refused(moved: Moved, kept: Path | None) -> None:
+    """Report which letters were not changed, and end the command if none was; what was edited has been used otherwise."""
     for text, count in moved.errors.items():
         print_error(f"{counted(count, 'dead letter')} not changed: {text}")
     if not moved.count:
@@ -279,7 +303,3 @@ def _report(moved: Moved, kept: Path | None, replay: bool) -> None:
         raise typer.Exit(1)
     if kept is not None:
         kept.unlink(missing_ok=True)
-    outcome = "changed and replayed" if replay else "changed; `dead replay` runs it"
-    write(printable(f"{counted(moved.count, 'dead letter')} {outcome}."))
-    if moved.refused:
-        raise typer.Exit(1)

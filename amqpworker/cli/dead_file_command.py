@@ -26,17 +26,17 @@ from amqpworker.cli.dead_options import (
     Groups,
     OlderThan,
     Parked,
-    Place,
     Queues,
     Reasons,
     TaskNames,
     app_with_letters,
 )
-from amqpworker.cli.dead_plan import mover_of, walks_of
-from amqpworker.cli.output import write
-from amqpworker.cli.parked_warning import ParkedWatch
-from amqpworker.cli.shared import NamespaceOption, UrlOption, closing_app, examples, quiet
+from amqpworker.cli.dead_plan import count_rows, mover_of, walks_of
+from amqpworker.cli.output import write, write_json
+from amqpworker.cli.parked_warning import warn_if_parked
+from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_spool import read_first
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.log.terminal import print_error
 from amqpworker.model.letter_dump import dump_letter, load_letter
@@ -58,6 +58,7 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines;
 @file_app.command(
     epilog=examples(
         "amqpworker dead export letters.jsonl --app shop.tasks:app",
+        "amqpworker dead export letters.jsonl --app shop.tasks:app --json",
         "amqpworker dead export - -q emails --older-than 30d | gzip > letters.gz",
     )
 )
@@ -74,6 +75,7 @@ def export(
     app: AppChoice = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Write dead letters to a file, one JSON object a line; they stay where they are.
@@ -83,6 +85,10 @@ def export(
     Exit codes: 0 written, 2 a queue could not be read, or the file not be written.
     """
     quiet()
+    if as_json and file == PIPE:
+        raise ConfigError(
+            "--json needs a FILE: with - the letters themselves are on standard output, one JSON object a line."
+        )
     choice = Choice(
         queues=queue,
         groups=group,
@@ -94,17 +100,20 @@ def export(
     )
     choice.check_all()
     found = app_with_letters(Place.of(context, app, url, namespace), choice)
-    count = 0
+    counts: Counter[str] = Counter()
     selection = choice.selection
     with walks_of(found) as walks, _written(file) as out:
         depths = walks.depths(choice.queues_of(found), must_exist=bool(queue))
         for name in [name for name, depth in depths.items() if depth is not None]:
             # Read first: a pipe may be slow, and the letters are kept from others meanwhile.
+            counts[name] = 0
             for letter in read_first(walks.read(name, selection)):
                 out.write(dump_letter(letter) + "\n")
-                count += 1
-    if file != PIPE:
-        write(f"{counted(count, 'dead letter')} exported to {file}; they stay in their queues.")
+                counts[name] += 1
+    if as_json:
+        write_json(count_rows(counts, {}))
+    elif file != PIPE:
+        write(f"{counted(counts.total(), 'dead letter')} exported to {file}; they stay in their queues.")
 
 
 @contextmanager
@@ -155,6 +164,7 @@ def import_letters(
     app: AppChoice = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
+    as_json: AsJson = False,
 ) -> None:
     """
     Put exported letters into their dead-letter queues, from which they can be replayed.
@@ -164,7 +174,7 @@ def import_letters(
     Exit codes: 0 imported, 1 some were not confirmed, 2 the file or a queue is not valid.
     """
     quiet()
-    found = Place.of(context, app, url, namespace).open(names_queues=True)
+    found = Place.of(context, app, url, namespace).open()
     names = found.plan.names
     with closing_app(found), _lines(file) as lines, walks_of(found) as walks:
         counts = Counter(_checked(letter, names).queue for letter in _letters(lines))
@@ -182,8 +192,11 @@ def import_letters(
                 f"is imported again, these are there twice, with the same ids."
             )
             raise
-        watch.warn(counts[names.parked])
-    write(f"{counted(mover.moved.count, 'dead letter')} imported.")
+        warn_if_parked(watch, counts[names.parked])
+    if as_json:
+        write_json(count_rows({queue: mover.moved.by_queue[queue] for queue in counts}, {}))
+    else:
+        write(f"{counted(mover.moved.count, 'dead letter')} imported.")
     for text, count in mover.moved.errors.items():
         print_error(f"{counted(count, 'dead letter')} not imported: {text}")
     if mover.moved.refused:

@@ -45,15 +45,20 @@ def counted(count: int, kind: str) -> str:
     return f"{count} {kind}{'' if count == 1 else 's'}"
 
 
-def show_missing(queue: str, exists: bool) -> None:
+def show_missing(queue: str, exists: bool, kind: str = "dead letter") -> None:
     """Print that there are no letters in a queue."""
-    write(f"{printable(queue)}: {'no dead letters' if exists else 'this queue does not exist yet'}")
+    write(f"{printable(queue)}: {f'no {kind}s' if exists else 'this queue does not exist yet'}")
 
 
-def show_letters(queue: str, count: int, letters: Sequence[DeadLetter]) -> None:
+def show_none(queue: str, kind: str = "dead letter") -> None:
+    """Print that a queue has letters, but none that was asked for."""
+    write(f"{printable(queue)}: {kind}s, but none that was asked for")
+
+
+def show_letters(queue: str, count: int, letters: Sequence[DeadLetter], kind: str = "dead letter") -> None:
     """Print the letters of a queue as a table of three lines each; `count` is how many there are."""
     more = f", {len(letters)} shown" if count > len(letters) else ""
-    title = f"{printable(queue)}: {counted(count, 'dead letter')}{more}"
+    title = f"{printable(queue)}: {counted(count, kind)}{more}"
     shown = table("id, task, error", "when, attempt", title=title, widths={"when, attempt": TIME_WIDTH})
     for letter in letters:
         error = _error_text(reason_text(letter), letter.error_type, letter.error or letter.problem)

@@ -24,7 +24,6 @@ from amqpworker.cli.dead_options import (
     Ids,
     OlderThan,
     Parked,
-    Place,
     Queues,
     Reasons,
     TaskNames,
@@ -33,6 +32,7 @@ from amqpworker.cli.dead_options import (
 )
 from amqpworker.cli.dead_plan import (
     VerbPlan,
+    count_rows,
     mover_of,
     plan_of,
     refuse_several,
@@ -41,10 +41,11 @@ from amqpworker.cli.dead_plan import (
     walks_of,
 )
 from amqpworker.cli.output import console, write, write_json
-from amqpworker.cli.parked_warning import ParkedWatch
+from amqpworker.cli.parked_warning import warn_if_parked
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import AsJson, NamespaceOption, UrlOption, closing_app, examples, quiet
+from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.client.letter_mover import check_rate, no_copy
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.log.terminal import print_error
 from amqpworker.model.letter_selection import Selection
 
@@ -216,10 +217,10 @@ def _run(app: App, choice: Choice, verb: Verb) -> None:
         with _progress(total, verb) as on_moved:
             mover = mover_of(app, make_copy, verb.rate, on_moved)
             mover.moved.by_name = dict.fromkeys(choice.ids or (), 0)
-            by_queue = _move(walks, {name: most.get(name) for name in queues}, selection, mover, verb)
+            _move(walks, {name: most.get(name) for name in queues}, selection, mover, verb)
         if watch is not None:
-            watch.warn(-by_queue.get(walks.parked_queue, 0))
-    _report(mover.moved, by_queue, verb)
+            warn_if_parked(watch, -mover.moved.by_queue[walks.parked_queue])
+    _report(mover.moved, queues, verb)
     if mover.moved.refused or (plan is not None and plan.missing):
         raise typer.Exit(1)
 
@@ -227,11 +228,12 @@ def _run(app: App, choice: Choice, verb: Verb) -> None:
 def _check_plan(plan: VerbPlan, choice: Choice, verb: Verb, queues: list[str]) -> None:
     """Report what was found, and ask; ends the command if there is nothing to do."""
     is_missing = report_missing(plan, queues, choice.parked)
-    if not verb.all_copies:
+    if plan.several and not verb.all_copies:
+        _show_undone(plan, verb)
         refuse_several(plan)
     if not plan.count or verb.dry_run:
         if verb.as_json:
-            write_json([{"queue": queue, "letters": count} for queue, count in plan.by_queue.items()])
+            write_json(plan.rows())
         else:
             show_plan(plan)
             write(f"Nothing was done: {counted(plan.count, 'dead letter')} would be {verb.done}.")
@@ -240,31 +242,31 @@ def _check_plan(plan: VerbPlan, choice: Choice, verb: Verb, queues: list[str]) -
         if not verb.as_json:
             show_plan(plan)
         if not agreed(f"{verb.name} {plan.count} dead letters?", verb.yes):
+            _show_undone(plan, verb)
             raise typer.Exit(1)
+
+
+def _show_undone(plan: VerbPlan, verb: Verb) -> None:
+    if verb.as_json:
+        write_json(plan.rows(acted=False))
 
 
 def _move(
     walks: LetterWalks, most: dict[str, int | None], selection: Selection, mover: LetterMover, verb: Verb
-) -> dict[str, int]:
-    """Move the letters of each queue; return how many left each. What had been done is reported before any error."""
-    by_queue: dict[str, int] = {}
+) -> None:
+    """Move the letters of each queue. What had been done is reported before any error."""
     try:
         for queue, limit in most.items():
-            before = mover.moved.count
             if limit != 0:
                 walks.move(queue, selection, mover, limit)
-            by_queue[queue] = mover.moved.count - before
     except BaseException:
         print_error(f"Stopped: {counted(mover.moved.count, 'dead letter')} had been {verb.done}; all others stay.")
         raise
-    return by_queue
 
 
-def _report(moved: Moved, by_queue: dict[str, int], verb: Verb) -> None:
-    if verb.as_json and moved.by_name:
-        write_json([{"name": name, "letters": count} for name, count in moved.by_name.items()])
-    elif verb.as_json:
-        write_json([{"queue": queue, "letters": count} for queue, count in by_queue.items()])
+def _report(moved: Moved, queues: list[str], verb: Verb) -> None:
+    if verb.as_json:
+        write_json(count_rows({queue: moved.by_queue[queue] for queue in queues}, moved.by_name))
     else:
         write(f"{counted(moved.count, 'dead letter')} {verb.done}.")
     for text, count in moved.errors.items():

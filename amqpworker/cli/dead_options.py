@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amqpworker.cli.shared import APP_VARIABLE, app_of
+from amqpworker.cli.shared import APP_VARIABLE, Place
 from amqpworker.cli.values import seconds_of
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.errors import ConfigError, InvalidArguments
@@ -100,38 +100,19 @@ class Choice:
         return letter_queues(app.plan, self.queues or (), self.parked)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the letters are: in the queues of an app, or at a broker in a namespace."""
-
-    app: str | None
-    url: str | None
-    namespace: str | None
-    app_is_default: bool
-    """Whether the app is the one of the environment."""
-
-    @classmethod
-    def of(cls, context: typer.Context, app: str | None, url: str | None, namespace: str | None) -> Place:
-        """Return what the options of a command name."""
-        source = getattr(context.get_parameter_source("app"), "name", "")
-        return cls(app, url, namespace, app_is_default=source == "ENVIRONMENT")
-
-    def open(self, names_queues: bool) -> App:
-        """
-        Return the app; one without tasks if the command `names_queues` itself, and no app is given, or only by the environment.
-
-        Raises ConfigError if neither an app nor queues are named, or if the app and what it has are.
-        """
-        if self.app is None and not names_queues:
-            raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
-        is_elsewhere = self.url is not None or self.namespace is not None
-        is_ignored = self.app_is_default and is_elsewhere and names_queues
-        return app_of(None if is_ignored else self.app, self.url, self.namespace)
-
-
 def app_with_letters(place: Place, choice: Choice) -> App:
-    """Return the app whose letters are meant, or one for the broker that is named if queues are named."""
-    return place.open(names_queues=bool(choice.queues) or choice.parked)
+    """
+    Return the app whose letters are meant, or one for the broker that is named if queues are named.
+
+    Raises ConfigError if neither an app nor queues are named.
+    """
+    if place.app is None and not (choice.queues or choice.parked):
+        if place.has_given_way:
+            raise ConfigError(
+                f"Name queues with -q: with --url or --namespace the app of {APP_VARIABLE}, which has queues, is ignored."
+            )
+        raise ConfigError("Name an app (MODULE:APP), or queues with -q.")
+    return place.open()
 
 
 def _ago(text: str, option: str) -> datetime:

@@ -6,10 +6,11 @@ Decides when a verb refuses. No letter is kept from others while a user thinks.
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,6 +49,17 @@ class VerbPlan:
         """The names that several letters have."""
         return [name for name, places in self.by_name.items() if sum(places.values()) > 1]
 
+    def rows(self, acted: bool = True) -> list[dict[str, Any]]:
+        """Return the counts for JSON, all of them 0 if nothing was `acted` on."""
+        by_name = {name: sum(places.values()) * acted for name, places in self.by_name.items()}
+        return count_rows({queue: count * acted for queue, count in self.by_queue.items()}, by_name)
+
+
+def count_rows(by_queue: Mapping[str, int], by_name: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return for JSON how many letters a verb acted on: by their names if it was given names, else by queue."""
+    key, counts = ("name", by_name) if by_name else ("queue", by_queue)
+    return [{key: one, "letters": count} for one, count in counts.items()]
+
 
 def plan_of(walks: LetterWalks, queues: Sequence[str], selection: Selection, names: Sequence[str]) -> VerbPlan:
     """Return which letters are selected now."""
@@ -83,10 +95,19 @@ def refuse_several(plan: VerbPlan) -> None:
 def report_missing(plan: VerbPlan, queues: Sequence[str], parked: bool) -> bool:
     """Report the names that no letter has; return whether there are any."""
     for name in plan.missing:
-        hint = "" if parked else " Parked messages need --parked."
+        hint = group_hint(name) or ("" if parked else " Parked messages need --parked.")
         where = f"in queue {queues[0]!r}" if len(queues) == 1 else f"in {counted(len(queues), 'queue')}"
         print_error(f"No dead letter with the id {name!r} {where}.{hint}")
     return bool(plan.missing)
+
+
+def group_hint(name: str) -> str:
+    """Return what to add if a name looks like the fingerprint of a group, which `dead list` shows in place of ids."""
+    is_fingerprint = re.fullmatch("[0-9a-f]{8}", name) is not None
+    return (
+        f" For the letters of a group use --group {name}; `dead list --group {name} --letters` has their ids."
+        * is_fingerprint
+    )
 
 
 def walks_of(app: App) -> LetterWalks:

@@ -23,9 +23,11 @@ OVERRIDING = (
     "dead-letter-exchange",
     "dead-letter-routing-key",
     "dead-letter-strategy",
+    "max-age",
 )
 """Keys of a policy that change what happens to a message, whatever the arguments of its queue."""
 
+STREAM = "stream"
 SINGLE_ACTIVE = "x-single-active-consumer"
 
 MAX_NAMED = 3
@@ -48,11 +50,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """The nodes with a member of a quorum queue; the `leader` is one of those that are `up`, or None."""
+    """The nodes with a member of a quorum queue or a stream; the `leader` is one of those that are `up`, or None."""
 
     members: tuple[str, ...]
     up: tuple[str, ...]
     leader: str | None
+    type: str = "quorum"
 
 
 def grouped(findings: Iterable[Finding], compared: int) -> Iterator[tuple[str, str]]:
@@ -100,9 +103,10 @@ def memberships(
         up = tuple(node for node in members if node in online and (running is None or node in running))
         leader = reported.get("leader")
         # Of a stream that was declared a moment ago, the API does not have the leader yet.
-        is_new = leader is None and up == members and queue.arguments.get("x-queue-type") == "stream"
+        is_new = leader is None and up == members and queue.arguments.get("x-queue-type") == STREAM
         if members and not is_new:
-            found[queue.name] = Membership(members, up, leader if leader in up else None)
+            kind = queue.arguments.get("x-queue-type", "quorum")
+            found[queue.name] = Membership(members, up, leader if leader in up else None, kind)
     return found
 
 
@@ -216,11 +220,13 @@ def _policy_findings(name: str, arguments: Mapping[str, Any], reported: Mapping[
         wanted = arguments.get(f"x-{key}")
         if key in effective and effective[key] != wanted:
             declared = "does not set it" if wanted is None else f"has {wanted!r}"
+            is_stream = arguments.get("x-queue-type") == STREAM
+            lost = "what is paused may be forgotten; " if key == "max-age" and is_stream and wanted is None else ""
             yield Finding(
                 "policy",
                 name,
                 f"The policy {by} sets {key} = {effective[key]!r} for queue {name!r}, whose declaration {declared}: "
-                f"exclude the queue from the policy.",
+                f"{lost}exclude the queue from the policy.",
             )
 
 

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.log.terminal import printable
+from amqpworker.model.headers import time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +76,7 @@ def write_json(value: Any) -> None:
 
 
 def plain(value: Any) -> Any:
-    """Return a value in the types of JSON: bytes as text with escapes, times in ISO 8601, other numbers as text."""
+    """Return a value in the types of JSON: bytes as text with escapes, times as headers have them, other numbers as text."""
     match value:
         case None | bool() | str():
             return value
@@ -86,7 +87,7 @@ def plain(value: Any) -> Any:
         case bytes() | bytearray():
             return bytes(value).decode("utf-8", "backslashreplace")
         case datetime():
-            return value.isoformat().replace("+00:00", "Z")
+            return time_text(round(value.timestamp() * 1000))
         case Decimal():
             return str(value)
         case dict():

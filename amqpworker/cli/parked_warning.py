@@ -1,7 +1,7 @@
 """
-The warning that what was published may be parked: the broker confirms it, but no queue has it.
+The warning that what a command published may be parked; `client.parked_watch` counts.
 
-Decides by the number of parked messages before and after, since a confirm does not show which queue took a message.
+Decides what it advises.
 """
 
 from __future__ import annotations
@@ -12,24 +12,14 @@ from amqpworker.cli.dead_listing import counted
 from amqpworker.log.terminal import print_error
 
 if TYPE_CHECKING:
-    from amqpworker.client.letter_walks import LetterWalks
+    from amqpworker.client.parked_watch import ParkedWatch
 
 
-class ParkedWatch:
-    """Made before letters are published; `warn` is called after it."""
-
-    def __init__(self, walks: LetterWalks) -> None:
-        self._walks = walks
-        self._before = walks.parked()
-
-    def warn(self, expected: int = 0) -> None:
-        """Warn if there are more parked messages than the `expected` more, or fewer; never if a number is not known."""
-        after = self._walks.parked()
-        if self._before is None or after is None or (more := after - self._before - expected) <= 0:
-            return
-        queue = self._walks.parked_queue
+def warn_if_parked(watch: ParkedWatch, expected: int = 0) -> None:
+    """Warn if more messages were parked meanwhile than the `expected` more, or fewer."""
+    if more := watch.more(expected):
         print_error(
-            f"Warning: {counted(more, 'message')} more in {queue!r} than expected: perhaps no binding leads to their queue. "
+            f"Warning: {counted(more, 'message')} more in {watch.queue!r} than expected: perhaps no binding leads to their queue. "
             f"`amqpworker topology declare` creates that of an app's queue; `amqpworker dead replay --parked` then runs them, "
             f"with --to in another queue."
         )

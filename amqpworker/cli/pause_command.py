@@ -6,15 +6,18 @@ Decides what is shown; `client.queue_control` decides which names are valid.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from amqpworker.cli.output import console, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
-from amqpworker.log.terminal import printable
+from amqpworker.log.terminal import print_error, printable
 
 if TYPE_CHECKING:
+    from amqpworker.client.queue_control import QueueControl
     from amqpworker.model.paused import Kind
 
 AppWithName = Annotated[
@@ -42,10 +45,8 @@ def pause_queue(name: QueueName, app: AppWithName, as_json: AsJson = False) -> N
 
     Exit codes: 0 it is paused, 1 not confirmed in time, 2 it could not be done.
     """
-    quiet()
-    found = load(app)
-    with closing_app(found):
-        changed = found.queues.pause(name)
+    with _control(app) as control:
+        changed = control.pause(name)
     _show("queue", name, "paused", changed, as_json)
 
 
@@ -55,10 +56,8 @@ def resume_queue(name: QueueName, app: AppWithName, as_json: AsJson = False) -> 
 
     Exit codes: 0 it is not paused, 1 not confirmed in time, 2 it could not be done.
     """
-    quiet()
-    found = load(app)
-    with closing_app(found):
-        changed = found.queues.resume(name)
+    with _control(app) as control:
+        changed = control.resume(name)
     _show("queue", name, "resumed", changed, as_json)
 
 
@@ -66,14 +65,12 @@ def pause_task(name: TaskName, app: AppWithName, as_json: AsJson = False) -> Non
     """
     Pause a task in all workers, on all hosts, until it is resumed.
 
-    None starts any more, and those that run continue. Other tasks of its queue run. Its messages wait outside of the queue, in steps of 64 s; calls time out.
+    None starts any more, and those that run continue. Other tasks of its queue run. Its messages wait outside of the queue, in steps of 64 s; calls time out. `amqpworker queues paused` lists paused tasks, too.
 
     Exit codes: 0 it is paused, 1 not confirmed in time, 2 it could not be done.
     """
-    quiet()
-    found = load(app)
-    with closing_app(found):
-        changed = found.queues.pause_task(name)
+    with _control(app) as control:
+        changed = control.pause_task(name)
     _show("task", name, "paused", changed, as_json)
 
 
@@ -83,10 +80,8 @@ def resume_task(name: TaskName, app: AppWithName, as_json: AsJson = False) -> No
 
     Exit codes: 0 it is not paused, 1 not confirmed in time, 2 it could not be done.
     """
-    quiet()
-    found = load(app)
-    with closing_app(found):
-        changed = found.queues.resume_task(name)
+    with _control(app) as control:
+        changed = control.resume_task(name)
     _show("task", name, "resumed", changed, as_json)
 
 
@@ -98,19 +93,40 @@ def list_paused(app: AppWithName, as_json: AsJson = False) -> None:
     """
     quiet()
     found = load(app)
+    control = found.queues
     with closing_app(found):
-        paused = found.queues.paused()
+        paused = control.paused()
     kinds: tuple[Kind, Kind] = ("queue", "task")
     rows = [(kind, name, since) for kind in kinds for name, since in sorted(paused.of(kind).items())]
     if as_json:
         write_json([{"kind": kind, "name": name, "since": since} for kind, name, since in rows])
     elif not rows:
-        write("Nothing is paused.")
+        why = ": nothing ever was, or the stream was deleted" if control.stream_was_empty else ""
+        write(f"Nothing is paused{why}.")
     else:
         shown = table("paused", "name", "since")
         for row in rows:
             shown.add_row(*map(printable, row))
         console().print(shown)
+
+
+@contextmanager
+def _control(target: str) -> Iterator[QueueControl]:
+    """
+    Yield what changes the pauses of an app, and report at the end if their stream was empty.
+
+    A program cannot distinguish a stream that was deleted from a new one, but a person can.
+    """
+    quiet()
+    found = load(target)
+    control = found.queues
+    with closing_app(found):
+        yield control
+    if control.stream_was_empty:
+        print_error(
+            f"The stream {found.plan.names.control!r} was empty before, as it is until the first change. If it was deleted, what else "
+            f"was paused is resumed now, also in running workers: pause it again."
+        )
 
 
 def _show(kind: Kind, name: str, state: str, changed: bool, as_json: bool) -> None:

@@ -17,7 +17,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, UrlOption, app_of, closing_app, examples, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
 from amqpworker.errors import InvalidArguments
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
@@ -54,6 +54,7 @@ Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask, however many
     ),
 )
 def list_pending(
+    context: typer.Context,
     app: AppChoice = None,
     task: Annotated[str | None, typer.Option(metavar="TASK", help="Only messages of this task.")] = None,
     queue: Annotated[
@@ -75,7 +76,7 @@ def list_pending(
     What falls due while its level is read is late by that time at most, which is reported. A message that moves from one level to
     the next meanwhile may be missing. Do not use the UI's "Get messages" on a level: it reorders it, which makes messages late.
 
-    Exit codes: 0 listed, also if there are none; 1 not confirmed; 2 the levels could not be read.
+    Exit codes: 0 listed, also if there are none; 1 the answer was no; 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_array, print_table
     from amqpworker.client.pending import selection
@@ -83,18 +84,18 @@ def list_pending(
     before = None if due_before is None else _time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
     # Closed before the connection, which would requeue a part of a level only.
-    with _ladder(_app(app, url, namespace), yes) as walk, closing(walk.messages()) as found:
+    with _ladder(_app(context, app, url, namespace), yes) as walk, closing(walk.messages()) as found:
         messages = filter(chosen, found)
         if as_json:
             print_array(messages)
-        else:
-            print_table(messages, limit)
+        elif not print_table(messages, limit):
+            is_choice = task is not None or queue is not None or before is not None
+            write(f"No messages {'with this task, queue or due time ' * is_choice}are pending.")
 
 
-@pending_app.command(
-    epilog=examples("amqpworker pending show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app")
-)
+@pending_app.command(epilog=examples("amqpworker pending show reminder-7 --app shop.tasks:app"))
 def show(
+    context: typer.Context,
     message: Id,
     app: AppChoice = None,
     yes: Yes = False,
@@ -110,7 +111,7 @@ def show(
     from amqpworker.cli.pending_listing import print_whole, whole
     from amqpworker.client.pending import find
 
-    with _ladder(_app(app, url, namespace), yes) as walk:
+    with _ladder(_app(context, app, url, namespace), yes) as walk:
         found = find(walk, message)
     if found is None:
         _not_found(message, as_json)
@@ -122,11 +123,12 @@ def show(
 
 @pending_app.command(
     epilog=examples(
-        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --app shop.tasks:app",
-        "amqpworker pending cancel 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --due 2027-03-01T08:00Z",
+        "amqpworker pending cancel reminder-7 --app shop.tasks:app",
+        "amqpworker pending cancel reminder-7 --due 2027-03-01T08:00Z",
     )
 )
 def cancel(
+    context: typer.Context,
     messages: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
     app: AppChoice = None,
     force: Annotated[bool, typer.Option("--force", help="End a task that runs already, too.")] = False,
@@ -150,7 +152,7 @@ def cancel(
     from amqpworker.client.pending import cancel as cancel_messages
 
     moment = None if due is None else _time_of(due, "--due").timestamp()
-    found = _app(app, url, namespace)
+    found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         removed, until = cancel_messages(found, walk, messages, force, moment, _report_announced)
     until_text = time_text(int(until * 1000))
@@ -166,18 +168,19 @@ def cancel(
         )
         return
     for one in ids:
-        outcome = "removed" if one in removed else f"announced: no worker starts it until {until_text}"
+        outcome = "removed" if one in removed else _announced_text(until_text, force)
         write(f"{printable(one)}: {outcome}")
 
 
 @pending_app.command(
     epilog=examples(
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --delay 3600",
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --at 2026-12-24T18:00Z",
-        "amqpworker pending reschedule 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 --now",
+        "amqpworker pending reschedule reminder-7 --delay 3600",
+        "amqpworker pending reschedule reminder-7 --at 2026-12-24T18:00Z",
+        "amqpworker pending reschedule reminder-7 --now",
     )
 )
 def reschedule(
+    context: typer.Context,
     message: Id,
     app: AppChoice = None,
     delay: Annotated[
@@ -193,7 +196,7 @@ def reschedule(
     """
     Have a message that waits be due at another time. It keeps its id and its attempt.
 
-    Exit codes: 0 rescheduled, 1 not found, or not confirmed; 2 the levels could not be read.
+    Exit codes: 0 rescheduled, 1 not found, or the answer was no; 2 the levels could not be read.
     """
     from amqpworker.client.pending import delay_function
     from amqpworker.client.pending import reschedule as reschedule_message
@@ -201,7 +204,7 @@ def reschedule(
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
     seconds = delay_function(0.0 if now else delay, None if at is None else _time_of(at, "--at"))
-    found = _app(app, url, namespace)
+    found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)
     if due is None:
@@ -214,9 +217,9 @@ def reschedule(
         write(f"{printable(message)}: due {due_text}")
 
 
-def _app(target: str | None, url: str | None, namespace: str | None) -> App:
+def _app(context: typer.Context, app: str | None, url: str | None, namespace: str | None) -> App:
     quiet()
-    return app_of(target, url, namespace)
+    return Place.of(context, app, url, namespace).open()
 
 
 @contextmanager
@@ -261,6 +264,11 @@ def _report(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
+def _announced_text(until: str, force: bool) -> str:
+    end = "; if it runs, it is ended" if force else ""
+    return f"announced, not found among the delayed messages: no worker starts it until {until}{end}"
+
+
 def _report_announced(until: float) -> None:
     _report(f"announced, until {time_text(int(until * 1000))}; what waits is removed …")
 
@@ -276,18 +284,24 @@ def _not_found(wanted: str, as_json: bool) -> None:
     raise typer.Exit(1)
 
 
-def _time_of(text: str, option: str) -> datetime:
+def _time_of(text: str, option: str, or_seconds: bool = False) -> datetime:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise InvalidArguments(f"{option} {text!r} is not an ISO 8601 time such as 2026-12-24T18:00+01:00.") from None
+        raise InvalidArguments(
+            f"{option} {text!r} is {'neither a number of seconds nor' if or_seconds else 'not'} an ISO 8601 time such as "
+            "2026-12-24T18:00+01:00."
+        ) from None
     if found.utcoffset() is None:
         raise InvalidArguments(f"{option} {text!r} has no time zone: add Z for UTC, or an offset such as +01:00.")
     return found
 
 
 def _time_or_seconds(text: str, option: str) -> datetime | float:
+    from amqpworker.policies.durations import duration
+
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
-        return _time_of(text, option)
+        return _time_of(text, option, or_seconds=True)
+    return duration(seconds, option)

@@ -21,7 +21,7 @@ from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
 from amqpworker.model.pending_message import PendingMessage
 
-WIDTHS = {"due": 22}
+DUE_WIDTH = len("by 2026-12-24 18:00:00Z")
 SPOOL_BYTES = 1 << 20
 
 
@@ -67,7 +67,7 @@ def print_array(messages: Iterable[PendingMessage]) -> None:
 
 
 def print_table(messages: Iterable[PendingMessage], most: int) -> int:
-    """Print the messages that are due first, `most` of them; return how many there are."""
+    """Print the messages that are due first, `most` of them, if there are any; return how many there are."""
     count = 0
 
     def counted() -> Iterable[tuple[datetime, int, PendingMessage]]:
@@ -78,18 +78,17 @@ def print_table(messages: Iterable[PendingMessage], most: int) -> int:
 
     first = heapq.nsmallest(most, counted())
     if not first:
-        write("No messages are pending.")
         return 0
     more = f", {len(first)} shown: those that are due first" if count > len(first) else ""
     write(f"{count} pending {'message' if count == 1 else 'messages'}{more}\n")
-    shown = table("due", "id, task", "queue", widths=WIDTHS)
-    for due, _, message in first:
+    names = [f"{folded(message.id) or '(no id)'}\n{folded(message.task) or '(no task)'}" for _, _, message in first]
+    # No id is broken for the sake of what is right of it: people copy it.
+    longest = max(len(line) for name in names for line in name.splitlines())
+    shown = table("due", "id, task", "queue", widths={"due": DUE_WIDTH, "id, task": max(longest, len("id, task"))})
+    for (due, _, message), name in zip(first, names, strict=True):
         latest = "by " if message.is_latest else ""
-        shown.add_row(
-            f"{latest}{_in_utc(due)}",
-            f"{folded(message.id) or '(no id)'}\n{folded(message.task) or '(no task)'}",
-            "\n".join(part for part in (clipped(message.queue, 255), _why(message)) if part),
-        )
+        queue = "\n".join(part for part in (clipped(message.queue, 255), _why(message)) if part)
+        shown.add_row(f"{latest}{_in_utc(due)}", name, queue)
     console().print(shown)
     return count
 

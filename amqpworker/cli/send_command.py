@@ -20,8 +20,8 @@ from amqpworker.cli.shared import (
     AppOption,
     AsJson,
     NamespaceOption,
+    Place,
     UrlOption,
-    app_of,
     closing_app,
     examples,
     quiet,
@@ -104,6 +104,7 @@ CallTimeout = Annotated[
     )
 )
 def send(
+    context: typer.Context,
     task: TaskName,
     values: Values = None,
     body: Body = None,
@@ -129,7 +130,7 @@ def send(
     quiet()
     options = {**_common_options(queue, id, header), "delay": delay, "at": _datetime_of(at), "expires": expires}
     checked_timeout = _timeout_of(timeout)
-    found = app_of(app, url, namespace)
+    found = Place.of(context, app, url, namespace).open()
     sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
@@ -146,6 +147,7 @@ def send(
     )
 )
 def call(
+    context: typer.Context,
     task: TaskName,
     values: Values = None,
     body: Body = None,
@@ -168,7 +170,7 @@ def call(
 
     quiet()
     checked_timeout = _timeout_of(timeout)
-    found = app_of(app, url, namespace)
+    found = Place.of(context, app, url, namespace).open()
     sent = message(found, task, values or [], body, _common_options(queue, id, header))
     with closing_app(found):
         reply = decode_reply(

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,11 +48,19 @@ AppOption = Annotated[
 ]
 UrlOption = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="The broker, if no app is given.", show_default="AMQPWORKER_URL, then localhost"),
+    typer.Option(
+        metavar="URL",
+        help="The broker, in place of an app; AMQPWORKER_APP is then ignored.",
+        show_default="AMQPWORKER_URL, then localhost",
+    ),
 ]
 NamespaceOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The prefix of exchanges, if no app is given.", show_default="amqpworker"),
+    typer.Option(
+        metavar="NAME",
+        help="The prefix of exchanges, in place of an app; AMQPWORKER_APP is then ignored.",
+        show_default="amqpworker",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -107,17 +116,38 @@ def load(target: str) -> App:
         raise import_error(target, error) from error
 
 
-def app_of(target: str | None, url: str | None, namespace: str | None = None) -> App:
-    """Return the user's app, or one without tasks for the broker at `url`; raises ConfigError if both were given."""
-    if target is not None:
-        for option, value in (("--url", url), ("--namespace", namespace)):
-            if value is not None:
-                raise ConfigError(f"Use an app (--app or {APP_VARIABLE}) or {option}, not both: the app has its own.")
-        return load(target)
-    from amqpworker.app import App
-    from amqpworker.routing.topology import DEFAULT_NAMESPACE
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command acts: at the broker of an app, or at the one of a URL, in a namespace."""
 
-    return App(url, namespace=DEFAULT_NAMESPACE if namespace is None else namespace)
+    app: str | None
+    url: str | None
+    namespace: str | None
+    has_given_way: bool = False
+    """Whether the environment names an app, but the command line another place."""
+
+    @classmethod
+    def of(cls, context: typer.Context, app: str | None, url: str | None, namespace: str | None) -> Place:
+        """Return what the options of a command name: --url and --namespace count more than an app of the environment."""
+        gives_way = (url is not None or namespace is not None) and not is_typed(context, "app") and app is not None
+        return cls(None if gives_way else app, url, namespace, gives_way)
+
+    def open(self) -> App:
+        """Return the user's app, or one without tasks; raises ConfigError if the command line has an app and --url."""
+        if self.app is not None:
+            for option, value in (("--url", self.url), ("--namespace", self.namespace)):
+                if value is not None:
+                    raise ConfigError(f"Use an app or {option}, not both: the app has its own.")
+            return load(self.app)
+        from amqpworker.app import App
+        from amqpworker.routing.topology import DEFAULT_NAMESPACE
+
+        return App(self.url, namespace=DEFAULT_NAMESPACE if self.namespace is None else self.namespace)
+
+
+def is_typed(context: typer.Context, option: str) -> bool:
+    """Return whether an option is from the command line, not from the environment or its default."""
+    return getattr(context.get_parameter_source(option), "name", "") == "COMMANDLINE"
 
 
 @contextmanager

@@ -296,7 +296,8 @@ def _unknown_lines(state: dict[str, Any]) -> list[Any]:
 
     unknown = state.get("unknown", {})  # an older version does not report them
     lines = [
-        f"{number} messages of task {printable(name)} wait for a worker that knows it"
+        f"{number} {'message' if number == 1 else 'messages'} of task {printable(name)} "
+        f"{'waits' if number == 1 else 'wait'} for a worker that knows it"
         for name, number in unknown.items()
     ]
     return [Text(""), *map(Text, lines)] if lines else []

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 import typer
 
 from amqpworker.cli.cluster import TOTAL_TIMEOUT, ClusterRequests
-from amqpworker.cli.findings import Finding, Membership, grouped, leaders
+from amqpworker.cli.findings import STREAM, Finding, Membership, grouped, leaders
 from amqpworker.cli.output import console, table, write, write_json
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, examples, load, quiet
 from amqpworker.errors import ConfigError, NotConnected
@@ -161,7 +161,7 @@ def check(
         write_json({"findings": listed, "management": management is not None, "queues": queues})
     else:
         _show_findings(findings, whole, management is not None)
-        _show_leaders(members)
+        show_leaders(members)
     if findings:
         raise typer.Exit(2 if all(finding.kind == "unknown" for finding in findings) else 1)
 
@@ -225,12 +225,15 @@ def _show_findings(findings: list[Finding], whole: Topology, with_management: bo
     )
 
 
-def _show_leaders(members: Mapping[str, Membership]) -> None:
-    """Print how many queues each node leads, if queues have several members."""
+def show_leaders(members: Mapping[str, Membership]) -> None:
+    """Print how many queues and streams each node leads, if they have several members."""
     most = max((len(membership.members) for membership in members.values()), default=0)
     if most > 1:
         led = ", ".join(f"{count} on {printable(node)}" for node, count in sorted(leaders(members).items()))
-        write(f"Quorum queues: {len(members)}, with up to {most} members; leaders: {led or 'none'}.")
+        streams = sum(membership.type == STREAM for membership in members.values())
+        write(
+            f"Quorum queues: {len(members) - streams}, streams: {streams}, with up to {most} members; leaders: {led or 'none'}."
+        )
 
 
 def _api_of(app: App, url: str) -> Management:

@@ -16,16 +16,20 @@ from amqpworker.client.letter_mover import LetterMover, check_rate, no_copy
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.client.letter_spool import read_first
 from amqpworker.client.letter_walks import LetterWalks
+from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import InvalidArguments
+from amqpworker.log.logger import get_logger
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.letter_selection import ANY, Selection
 from amqpworker.policies.durations import duration
 
 if TYPE_CHECKING:
-    from amqpworker.client.letter_mover import MakeCopy
+    from amqpworker.client.letter_mover import MakeCopy, Moved
     from amqpworker.client.producer import Producer
     from amqpworker.routing.queues import Plan
     from amqpworker.settings import Settings
+
+log = get_logger(__name__)
 
 
 class DeadLetters:
@@ -88,7 +92,8 @@ class DeadLetters:
         """
         Run dead letters again, each with its id and its first attempt; return how many letters each id had, 0 if none.
 
-        At most `rate` per second leave. They go to the queue that they died in, or `to` another one.
+        At most `rate` per second leave. They go to the queue that they died in, or `to` another one. If more messages are parked
+        afterwards than before, perhaps since no binding leads to that queue, `letters_parked` is logged as a warning.
 
         Raises:
             InvalidArguments: several letters have one of the ids, and not `all_copies` are meant; or a letter cannot be sent.
@@ -99,7 +104,12 @@ class DeadLetters:
         """
         check_rate(rate)
         with self._walks() as walks:
-            return self._move(walks, ids, self._mover(walks.targets(to).copy_of, rate), all_copies, parked)
+            mover = self._mover(walks.targets(to).copy_of, rate)
+            watch = ParkedWatch(walks)
+            self._move(walks, ids, mover, all_copies, parked)
+            if more := watch.more(-mover.moved.by_queue[watch.queue]):
+                log.warning("letters_parked", queue=watch.queue, messages=more)
+        return _counts_of(mover.moved)
 
     def drop(self, *ids: str, all_copies: bool = False, parked: bool = False) -> dict[str, int]:
         """
@@ -111,8 +121,10 @@ class DeadLetters:
             NotConnected: the broker could not be reached, or the connection was lost.
             AccessRefused: the user may not read a queue.
         """
+        mover = self._mover(no_copy)
         with self._walks() as walks:
-            return self._move(walks, ids, self._mover(no_copy), all_copies, parked)
+            self._move(walks, ids, mover, all_copies, parked)
+        return _counts_of(mover.moved)
 
     def _walks(self) -> LetterWalks:
         warn_in_event_loop("app.dead", has_counterpart=False)
@@ -130,12 +142,12 @@ class DeadLetters:
 
     def _move(
         self, walks: LetterWalks, ids: tuple[str, ...], mover: LetterMover, all_copies: bool, parked: bool
-    ) -> dict[str, int]:
+    ) -> None:
         mover.moved.by_name = dict.fromkeys(ids, 0)
         queues = walks.existing(letter_queues(self._plan, (), parked))
         selection = Selection(names=frozenset(ids))
         if not ids:
-            return {}
+            return
         if not all_copies:
             counts = Counter(letter.name for queue in queues for letter in walks.read(queue, selection))
             if several := [f"{name!r} ({count})" for name, count in counts.items() if count > 1]:
@@ -144,10 +156,14 @@ class DeadLetters:
                 )
         for queue in queues:
             walks.move(queue, selection, mover)
-        if mover.moved.errors:
-            text = next(iter(mover.moved.errors))
-            raise InvalidArguments(f"{mover.moved.refused} of the dead letters stay where they are: {text}")
-        return mover.moved.by_name
+
+
+def _counts_of(moved: Moved) -> dict[str, int]:
+    """Return how many letters of each name have left; raises InvalidArguments if some stay."""
+    if moved.errors:
+        text = next(iter(moved.errors))
+        raise InvalidArguments(f"{moved.refused} of the dead letters stay where they are: {text}")
+    return moved.by_name
 
 
 def _one(value: str | None) -> frozenset[str]:

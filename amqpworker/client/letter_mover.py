@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from amqpworker.broker.lane import Lane
 
 BATCH = 500
+WRITE_EVERY = 100
 MAX_ERRORS = 20
 # How much later than its deadline a publication may end.
 GRACE = 5.0
@@ -62,6 +64,7 @@ class Moved:
     """
 
     count: int = 0
+    by_queue: Counter[str] = field(default_factory=Counter)
     by_name: dict[str, int] = field(default_factory=dict)
     refused: int = 0
     errors: dict[str, int] = field(default_factory=dict)
@@ -69,6 +72,7 @@ class Moved:
     def add(self, letter: DeadLetter) -> None:
         """Count a letter that has left its queue."""
         self.count += 1
+        self.by_queue[letter.queue] += 1
         if self.by_name and (name := letter.name) in self.by_name:
             self.by_name[name] += 1
 
@@ -186,7 +190,8 @@ class _Batch:
             # Published again after a lost confirm it could be doubled, although its letter is still there.
             pending.resend = False
             pending.wanted = lambda: self._wanted
-            lane.submit(pending, urgent=number == last)
+            # The broker has work while the rest is encoded.
+            lane.submit(pending, urgent=number % WRITE_EVERY == 0 or number == last)
         if lane is not None:
             lane.session.keeper.wake()
 

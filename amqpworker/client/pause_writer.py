@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from amqpworker.broker.stream_follower import StreamFollower
 from amqpworker.broker.stream_reader import FollowedStream, offset_of
 from amqpworker.errors import ConfigError, Unconfirmed
+from amqpworker.log.logger import get_logger
 from amqpworker.model.paused import Change, Paused, PauseEntry, PauseLog
 from amqpworker.routing.pause_messages import publication_of_pauses
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from amqpworker.model.message import Delivery
     from amqpworker.routing.queues import Plan
     from amqpworker.settings import Settings
+
+log = get_logger(__name__)
 
 STOP_TIMEOUT = 2.0
 MIN_TIMEOUT = 0.1
@@ -76,6 +79,8 @@ class PauseWriter:
         self._settings = settings
         self._names = plan.names
         self._requirements = plan.if_declared(plan.control)
+        self.was_empty = False
+        """Whether the stream had no entry when it was read last: nothing was ever paused, or the stream was deleted."""
 
     def read(self) -> Paused:
         """Return what is paused."""
@@ -85,21 +90,28 @@ class PauseWriter:
 
     def write(self, change: Change) -> bool:
         """
-        Write a change; return false if it would change nothing.
+        Write a change; return false if it changes nothing.
 
-        Raises SendError if it was not confirmed in time; `Unconfirmed` if it is not known whether it is in the stream.
+        It is written nevertheless into an empty stream: if that was deleted, workers go by what was in it until the next entry. Raises SendError if it was not confirmed in time; `Unconfirmed` if it is not known whether it is in the stream.
         """
         until = time.monotonic() + self._settings.send_timeout
         with self._follow(until) as reading:
             paused, last = reading.state()
-            if paused.after(change) == paused:
+            is_change = paused.after(change) != paused
+            if not (is_change or self.was_empty):
                 return False
+            if self.was_empty:
+                log.warning(
+                    "pauses_begin",
+                    stream=self._names.control,
+                    effect="if it was deleted, what was paused before is not any more",
+                )
             entry = PauseEntry(paused.after(change), last, change)
             while self._publish(reading, entry, until) != last + 1:
                 # Others have written since. What was read by now has the changes of all.
                 paused, last = reading.state()
                 entry = PauseEntry(paused, last)
-            return True
+            return is_change
 
     def _publish(self, reading: _Reading, entry: PauseEntry, until: float) -> int:
         """Publish an entry, and return its offset once it was read back."""
@@ -122,6 +134,7 @@ class PauseWriter:
     def _follow(self, until: float) -> Iterator[_Reading]:
         """Read the stream as far as necessary, and follow it for the time of the block."""
         with self._read("last", until) as reading:
+            self.was_empty = reading.state()[1] < 0
             if reading.missing_from is None:
                 yield reading
                 return

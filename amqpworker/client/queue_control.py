@@ -52,6 +52,11 @@ class QueueControl:
         self._app = app
         self._writer = writer
 
+    @property
+    def stream_was_empty(self) -> bool:
+        """Whether the stream had no entry when a method of this object last read it: nothing ever was paused, or it was deleted."""
+        return self._writer.was_empty
+
     def pause(self, name: str) -> bool:
         """
         Pause a queue: nothing of it starts, and what runs continues. Its messages stay in it; calls to it time out.

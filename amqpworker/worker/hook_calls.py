@@ -41,9 +41,13 @@ class HookTable:
         return not (self._app_hooks or any(task.hooks for task in self._tasks.values()))
 
     def hooks_for(self, event: Settled) -> tuple[Hook, ...]:
-        """Return what to call for a delivery: the hooks of its task, then those of the app."""
+        """
+        Return what to call for a delivery: the hooks of its task, then those of the app.
+
+        There are none for a task that has returned a result that the store refused: its sender sees a failure.
+        """
         kind = KINDS.get(type(event.outcome))
-        if kind is None:
+        if kind is None or (event.result_refused and kind == "on_success"):
             return ()
         return self.hooks_of(self._tasks.get(event.task or "") if event.run is None else event.run.registered, kind)
 

@@ -16,7 +16,7 @@ from amqpworker.ipc.pipes import Report, Reporter, first_batch
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
-from amqpworker.model.paused import PauseEntry, PauseLog
+from amqpworker.model.paused import Kind, Paused, PauseEntry, PauseLog
 from amqpworker.routing.queues import Plan
 from amqpworker.worker import outcomes
 from amqpworker.worker.service import Service
@@ -64,8 +64,11 @@ class Pauses(Service):
         message_id = delivery.properties.message_id or ""
         if entry is None:
             log.warning("pauses_unreadable", id=message_id, effect="what was paused before stays paused")
-        if not self._log.add(offset_of(delivery), message_id, entry):
+        offset, before, last = offset_of(delivery), self._log.paused, self._log.offset
+        if not self._log.add(offset, message_id, entry):
             return
+        if offset <= last:
+            self._report_forgotten(before, entry)
         queues, tasks = frozenset(self._log.paused.queues), frozenset(self._log.paused.tasks)
         if (queues, tasks) == (self._paused_queues, self._paused_tasks):
             return
@@ -73,6 +76,18 @@ class Pauses(Service):
         log.info("pauses_changed", queues=sorted(queues), tasks=sorted(tasks))
         if self._is_known:
             self._pause(queues)
+
+    def _report_forgotten(self, before: Paused, entry: PauseEntry | None) -> None:
+        """Report what was paused and is not any more since the stream was deleted, except for what was resumed by its first entry."""
+        change = None if entry is None else entry.change
+        resumed = None if change is None else (change.kind, change.name)
+        kinds: tuple[Kind, Kind] = ("queue", "task")
+        lost = {
+            kind: sorted(name for name in before.of(kind).keys() - self._log.paused.of(kind) if (kind, name) != resumed)
+            for kind in kinds
+        }
+        if lost["queue"] or lost["task"]:
+            log.warning("pauses_forgotten", queues=lost["queue"], tasks=lost["task"], effect="they run again")
 
     def on_ready(self) -> None:
         """Have all other queues consumed from now on: the stream was read, or cannot be for now."""

@@ -101,7 +101,7 @@ class Settler:
 
         Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published.
         """
-        settled = new_tuple(Settled, (delivery, outcome, run, self._now(), None))
+        settled = new_tuple(Settled, (delivery, outcome, run, self._now(), None, False))
         match outcome:
             case Done():
                 if run is not None and log.wants(self._done_level):
@@ -145,42 +145,44 @@ class Settler:
 
     def _store_and_reply(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> None:
         """Store a result and reply, then acknowledge; requeue the delivery if the store remains unavailable."""
-        if not self._stored(settled, state, reply, replaces):
+        stored = self._stored(settled, state, reply, replaces)
+        if stored is None:
             self._requeue(settled)
         elif settled.delivery.properties.reply_to:
-            self._reply(settled, reply)
+            self._reply(stored, reply)
         else:
-            self._ack(settled)
+            self._ack(stored)
 
-    def _stored(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> bool:
+    def _stored(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> Settled | None:
         """
-        Store a result, and retry while the store is unavailable; return false if the worker stops or the channel is lost.
+        Store a result, and retry while the store is unavailable; return None if the worker stops or the channel is lost.
 
         If it does not replace one, a result of this message that is stored already stays.
         Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
-        If the store can never hold the result, a failure with the reason `result-refused` is stored in its place.
+        If the store can never hold the result, a failure with the reason `result-refused` is stored in its place, and what is
+        returned has that mark.
         """
         delivery, run, task_id = settled.delivery, settled.run, settled.id
         wanted = run is None or run.registered.stores_result
         if self._results is None or task_id is None or not wanted:
-            return True
+            return settled
         first_sent = first_sent_text(delivery.properties.headers)
         write = self._results.write if replaces else self._results.write_unless_there
-        refused = False
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             error = write(task_id, state, settled.task or "", reply, first_sent)
             if error is None:
-                return True
+                return settled
             if isinstance(error, ResultNotStorable):
                 log.error("result_refused", id=task_id, queue=delivery.queue, size=len(reply), reason=str(error))
-                if refused:
-                    return True
-                state, reply, refused = "failed", _refusal(error), True
+                if settled.result_refused:
+                    return settled
+                settled = settled._replace(result_refused=True)
+                state, reply = "failed", _refusal(error)
                 continue
             log.warning("result_not_stored", id=task_id, reason=str(error))
             if not delivery.channel.is_open or self.draining.wait(pause):
                 break
-        return False
+        return None
 
     def _reply(self, settled: Settled, body: bytes, last: bool = False) -> None:
         """
@@ -285,7 +287,7 @@ class Settler:
             error_text=failure.text[:MAX_LOGGED],
         )
         reply = encode_failed(dead.reason, failure)
-        if not self._stored(settled, "failed", reply):
+        if self._stored(settled, "failed", reply) is None:
             self._requeue(settled)
             return
         whole = envelope.dead_lettered(delivery, dead, task_id, self._worker, self._names, settled.at)

@@ -50,7 +50,11 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def late(message: Message[Any], seconds: str, *, no_consumers: bool = False) -> tuple[type, str, None]:
     """Return the error of a call that timed out."""
-    end = f": queue '{message.queue}' has no consumers, so no worker is running its tasks" if no_consumers else ""
+    end = (
+        f": queue '{message.queue}' has no consumers: no worker is running its tasks, or it is paused"
+        if no_consumers
+        else ""
+    )
     return CallTimeout, f"Task '{message.task}' did not reply within {seconds} s (id {message.id}){end}.", None
 
 

@@ -145,6 +145,12 @@ def test_letters_are_listed_in_groups_of_the_same_error(
     assert "billing.dead: 4 dead letters in 2 groups" in ended.out
     assert listed[0]["group"] in ended.out
     assert "notes.dead: no dead letters" in ended.out
+    assert "amqpworker.parked: no parked messages" in ended.out
+    for line in ("dead list --task shop.chrge", "dead list --reason faild --letters"):
+        assert "billing.dead: dead letters, but none that was asked for" in cli(line).out
+    group = listed[0]["group"]
+    assert f"For the letters of a group use --group {group};" in cli(f"dead replay {group}").err
+    assert f"For the letters of a group use --group {group};" in cli(f"dead show {group}").out
     each = cli(f"dead list -q billing --group {listed[0]['group']} --task shop.charge --letters --limit 2 --json").json
     assert [one["id"] for one in each] == ["id-0", "id-1"]
     assert "3 dead letters, 2 shown" in cli("dead list --letters --limit 2 --task shop.charge").out
@@ -312,6 +318,7 @@ def test_an_app_or_a_namespace_that_is_given_counts_and_one_of_the_environment_g
     assert (both.code, both.out) == (2, "")
     assert "not both: the app has its own" in both.complaint()
     assert "not both" in cli(f"dead list deadshop:app -q billing --url {vhost.url}").complaint()
+    assert "Name queues with -q: with --url" in cli(f"dead list --url {vhost.url}").complaint()
     assert cli(f"dead list -q billing --url {vhost.url} --json").json[0]["count"] == 1
     assert cli("dead list --all --json").json[0]["count"] == 1
     assert "--all does not go together" in cli("dead list --all --task shop.charge").complaint()
@@ -379,6 +386,42 @@ def test_an_id_that_is_not_found_exits_with_1_and_the_others_are_replayed(
     assert ended.out == "1 dead letter replayed.\n"
     assert "No dead letter with the id 'nope' in 2 queues. Parked messages need --parked." in ended.err
     assert vhost.ids(WORK) == ["id-1"]
+
+
+@pytest.mark.parametrize("verb", ["replay", "drop"])
+def test_json_of_ids_is_counts_of_these_ids_whatever_came_of_it(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, verb: str
+) -> None:
+    letters.add(3)
+    letters.add(1)
+    none, one = {"name": "nope", "letters": 0}, {"name": "id-1", "letters": 1}
+    assert (ended := cli(f"dead {verb} nope --json")).code == 1
+    assert ended.json == [none]
+    assert cli(f"dead {verb} id-1 --dry-run --json").json == [one]
+    assert (ended := cli(f"dead {verb} nope id-1 --json")).code == 1
+    assert ended.json == [none, one]
+    assert (ended := cli(f"dead {verb} id-0 --json")).code == 1
+    assert ended.json == [{"name": "id-0", "letters": 0}]
+    assert "Several dead letters have the id 'id-0'" in ended.err
+    assert cli(f"dead {verb} --task nope --json").json == [{"queue": q, "letters": 0} for q in (DEAD, "notes.dead")]
+    assert cli(f"dead {verb} -q billing --yes --json").json == [{"queue": DEAD, "letters": 3}]
+
+
+def test_edit_export_and_import_have_json_too(
+    cli: Callable[[str], Ended], letters: Letters, vhost: Broker, tmp_path: Path
+) -> None:
+    letters.add(3)
+    in_queues = [{"queue": DEAD, "letters": 3}, {"queue": "notes.dead", "letters": 0}]
+    assert cli("dead export file --json").json == in_queues
+    assert len((tmp_path / "file").read_text().splitlines()) == 3
+    assert cli("dead import file --json").json == in_queues[:1]
+    assert cli("dead edit id-0 --set cents=5 --all-copies --json").json == [{"name": "id-0", "letters": 2}]
+    none = [{"name": "id-1", "letters": 0}]
+    assert (ended := cli("dead edit id-1 --set cents=5 --json")).code == 1, "two have this id"
+    assert ended.json == none
+    assert cli("dead drop id-1 --all-copies --yes").code == 0
+    assert (ended := cli("dead edit id-1 --set cents=5 --json")).code == 1
+    assert ended.json == none
 
 
 def test_letters_with_one_id_are_replayed_together_or_not_at_all(
@@ -623,7 +666,7 @@ def test_of_several_letters_with_an_id_only_those_with_the_same_task_and_argumen
     letters.add(1, 1, message_id="id-0")
     letters.add(1, 0, type="shop.note")
     ended = cli("dead edit id-0 --set cents=5 --all-copies")
-    assert (ended.code, ended.out) == (1, "2 dead letters changed; `dead replay` runs it.\n")
+    assert (ended.code, ended.out) == (1, "2 dead letters changed; `dead replay` runs them.\n")
     assert "2 dead letters not changed: It has another task or other arguments: it stays." in ended.complaint()
     bodies = [(one["task"], one["body"]) for one in cli("dead show id-0 --json").json]
     assert bodies == [
@@ -720,6 +763,21 @@ def test_letters_are_listed_and_replayed_in_one_loop(shop: App, letters: Letters
     assert shop.dead.drop("id-0", "nope") == {"id-0": 1, "nope": 0}
     assert [letter.id for letter in shop.dead.list(queue="billing", reason="failed", older_than=1)] in (["id-2"], [])
     assert list(shop.dead.list(group="00000000")) == []
+
+
+def test_what_is_parked_in_place_of_a_replay_is_a_warning_in_python_too(
+    shop: App, letters: Letters, vhost: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    letters.add(2)
+    with raw_channel(vhost.url) as channel:
+        channel.queue_unbind(WORK, "amqpworker.due", WORK)
+    assert shop.dead.replay("id-0") == {"id-0": 1}
+    assert "letters_parked" in caplog.text
+    assert "messages=1" in caplog.text
+    assert vhost.count(PARKED) == 1
+    caplog.clear()
+    assert shop.dead.replay("id-0", parked=True, to="notes") == {"id-0": 1}
+    assert "letters_parked" not in caplog.text
 
 
 def test_what_cannot_be_done_in_python_raises(shop: App, letters: Letters, vhost: Broker) -> None:

@@ -20,8 +20,10 @@ def app_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_queue_is_paused_listed_and_resumed(cli: Cli) -> None:
-    assert cli("queues paused") == Ended(0, "Nothing is paused.\n", "")
-    assert cli("queues pause emails") == Ended(0, "The queue 'emails' is paused.\n", "")
+    assert cli("queues paused") == Ended(0, "Nothing is paused: nothing ever was, or the stream was deleted.\n", "")
+    first = cli("queues pause emails")
+    assert (first.code, first.out) == (0, "The queue 'emails' is paused.\n")
+    assert "The stream 'amqpworker.control' was empty before" in first.complaint()
     assert cli("queues pause emails") == Ended(0, "The queue 'emails' is paused already.\n", "")
     (listed,) = cli("queues paused --json").json
     assert (listed["kind"], listed["name"], len(listed["since"])) == (
@@ -34,6 +36,7 @@ def test_a_queue_is_paused_listed_and_resumed(cli: Cli) -> None:
     assert listed["since"] in shown
     assert cli("queues resume emails --json").json == [{"queue": "emails", "paused": False, "changed": True}]
     assert cli("queues resume emails") == Ended(0, "The queue 'emails' is not paused.\n", "")
+    assert cli("queues paused") == Ended(0, "Nothing is paused.\n", "")
 
 
 def test_a_task_is_paused_and_resumed(cli: Cli) -> None:

@@ -282,6 +282,45 @@ def test_if_the_stream_is_deleted_workers_keep_what_they_knew_until_the_next_cha
         scene.wait_for(1)
 
 
+def test_after_the_stream_was_deleted_the_next_change_is_the_whole_and_what_it_forgets_is_reported(
+    vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream_reader, "RETRY_AFTER", 0.2)
+    with scene.worker() as worker:
+        scene.app.queues.pause(QUEUE)
+        scene.app.queues.pause_task("hold")
+        wait_until_paused(worker)
+        wait_until(lambda: paused_tasks(worker) == {"hold"})
+        vhost.management.delete_queue(vhost.vhost, CONTROL)
+        wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 10, "it is declared again")
+        caplog.clear()
+        scene.app.queues.pause("others")
+        wait_until_paused(worker, queue="others")
+        assert any("pauses_begin" in one for one in caplog.messages)
+        (forgotten,) = [one for one in caplog.messages if "pauses_forgotten" in one]
+        assert QUEUE in forgotten
+        assert "hold" in forgotten
+        scene.note.send(1)
+        scene.wait_for(1)
+        with scene.worker("later") as later:
+            wait_until_paused(later, queue="others")
+
+
+def test_what_workers_still_have_paused_can_be_resumed_after_the_stream_was_deleted(
+    vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(stream_reader, "RETRY_AFTER", 0.2)
+    with scene.worker() as worker:
+        scene.app.queues.pause(QUEUE)
+        wait_until_paused(worker)
+        vhost.management.delete_queue(vhost.vhost, CONTROL)
+        wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 10, "it is declared again")
+        scene.note.send(1)
+        assert not scene.app.queues.resume(QUEUE), "the stream does not have it"
+        scene.wait_for(1)
+        assert not any("pauses_forgotten" in one for one in caplog.messages)
+
+
 def test_without_the_stream_workers_run_and_pausing_is_refused(
     vhost: Broker, make_app: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:

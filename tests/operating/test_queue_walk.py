@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -254,8 +255,8 @@ def test_a_consumer_that_came_later_is_waited_for_or_reported_and_what_it_has_is
             seen = [number_of(next(deliveries))]
             channel.basic_qos(prefetch_count=6)
             channel.basic_consume(QUEUE, lambda *_: None)
-            # one portion was read ahead
-            vhost.wait_for_count(QUEUE, 9)
+            # one portion was read ahead, and the broker delivers the next one
+            vhost.wait_for_count(QUEUE, 5)
             if ends:
                 other = channel.connection._impl._transport._sock
                 threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
@@ -264,6 +265,53 @@ def test_a_consumer_that_came_later_is_waited_for_or_reported_and_what_it_has_is
         if ends:
             assert sorted(seen) == list(range(20))
         wait_until(lambda: vhost.count(QUEUE) == 20)
+
+
+def test_what_another_consumer_has_is_not_taken_for_the_end_although_some_of_the_walks_own_have_vanished(
+    vhost: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(walk_consumers, "PORTION", 4)
+    fill(vhost, 20)
+    with QueueWalker(vhost.url, Settings(), timeout=1.5) as walker:
+        with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
+            deliveries = iter(walk)
+            for _ in range(6):
+                walk.take([next(deliveries)])
+            # The broker forgets a consumer of which all is acknowledged: two of three.
+            wait_until(lambda: walker.state_of(QUEUE).consumers == 1)
+            channel.basic_qos(prefetch_count=6)
+            channel.basic_consume(QUEUE, lambda *_: None)
+            vhost.wait_for_count(QUEUE, 5)
+            with pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
+                deque(map(walk.take, ([delivery] for delivery in deliveries)), 0)
+        left = sorted(walked(vhost))
+        assert len(left) >= 6, "what the other one had is in the queue again"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_newer_messages_are_not_taken_for_those_that_another_consumer_has(
+    vhost: Broker, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    monkeypatch.setattr(walk_consumers, "PORTION", 4)
+    fill(vhost, 20)
+    with QueueWalker(vhost.url, Settings(), timeout=1.5) as walker:
+        with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
+            deliveries = iter(walk)
+            seen = [number_of(next(deliveries))]
+            channel.basic_qos(prefetch_count=6)
+            channel.basic_consume(QUEUE, lambda *_: None)
+            vhost.wait_for_count(QUEUE, 9)
+            with raw_channel(vhost.url) as publishing:
+                for number in range(20, 30):
+                    publishing.basic_publish("", QUEUE, str(number))
+            if ends:
+                other = channel.connection._impl._transport._sock
+                threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
+            with nullcontext() if ends else pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
+                seen += map(number_of, deliveries)
+        if ends:
+            assert sorted(seen) == list(range(30))
+        wait_until(lambda: vhost.count(QUEUE) == 30)
 
 
 def test_messages_that_leave_the_queue_meanwhile_are_not_waited_for(vhost: Broker) -> None:
@@ -322,6 +370,7 @@ def test_a_queue_that_does_not_exist_or_is_deleted_is_an_error(vhost: Broker, mo
         with walker.walk(QUEUE) as walk:
             deliveries = iter(walk)
             next(deliveries)
+            vhost.wait_for_count(QUEUE, 13)  # the broker has delivered what is read ahead
             vhost.delete_queue(QUEUE)
             with pytest.raises(Unroutable):
                 list(deliveries)

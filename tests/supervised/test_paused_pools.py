@@ -44,7 +44,8 @@ def test_a_queue_is_paused_on_all_hosts_which_stay_ready_and_name_it(tmp_path: P
     ):
         here.wait_for("process_started", 2, 60)
         there.wait_for("process_started", 1, 60)
-        assert command("queues", "pause", "work") == Ended(0, "The queue 'work' is paused.\n", "")
+        done = command("queues", "pause", "work")
+        assert (done.code, done.out) == (0, "The queue 'work' is paused.\n")
         confirmed_at = time.monotonic()
         wait_until(lambda: vhost.consumers("work") == 0, AT_MOST, "no process of any pool consumes it")
         assert time.monotonic() - confirmed_at < AT_MOST

@@ -7,12 +7,16 @@ import pty
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from amqpworker.cli.cores import usable_cores
-from amqpworker.cli.main import main
+from amqpworker.cli.main import main, program
 from amqpworker.cli.output import plain
 from amqpworker.cli.shared import exit_code
 from amqpworker.cli.topology_command import management_of
@@ -50,6 +54,18 @@ COMMANDS = [
     "dead drop",
     "dead export",
     "dead import",
+    "pending list",
+    "pending show",
+    "pending cancel",
+    "pending reschedule",
+    "queues pause",
+    "queues resume",
+    "queues paused",
+    "queues purge",
+    "tasks",
+    "tasks pause",
+    "tasks resume",
+    "scheduler",
     "schedule list",
     "schedule next",
     "schedule run",
@@ -100,6 +116,18 @@ def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) ->
     assert f"amqpworker {command}" in ended.out.partition("Example")[2]
     assert max(map(len, ended.out.splitlines())) <= 80
     assert not re.search(r"\[/?(bold|blue|cyan|dim)\]", ended.out)
+
+
+def test_each_command_is_in_the_list_of_those_whose_help_is_checked() -> None:
+    def names(group: Any, prefix: str = "") -> Iterator[str]:
+        for name, command in group.commands.items():
+            if not hasattr(command, "commands"):
+                yield f"{prefix}{name}"
+            else:
+                yield from [name] if command.invoke_without_command else []
+                yield from names(command, f"{name} ")
+
+    assert sorted(names(get_command(program))) == sorted(COMMANDS)
 
 
 def test_help_is_shown_without_an_argument_too(cli: Cli) -> None:
@@ -222,6 +250,15 @@ def test_output_has_no_colours_unless_it_is_a_terminal(cli: Cli) -> None:
         ("dead list -q x --limit 0", "'--limit'"),
         ("dead list clishop:app --app clishop:other", "Use MODULE:APP or --app, not both."),
         ("dead list --app clishop:nope", "has no 'nope'"),
+        ("dead export - -q x --json", "--json needs a FILE"),
+        ("pending list --app clishop:app --url amqp://x", "Use an app or --url, not both"),
+        ("pending show 1 --app clishop:app --namespace x", "Use an app or --namespace, not both"),
+        ("pending list --due-before nan", "--due-before=nan: it must be zero or more seconds"),
+        ("pending list --due-before 1e300", "--due-before is too long"),
+        ("pending reschedule 1", "Use one of --delay, --at and --now"),
+        ("queues paused", "Missing option '--app'"),
+        ("tasks pause shop.nope --app clishop:app", "The app has no task 'shop.nope'"),
+        ("queues purge nope --app clishop:app", "The app has no queue 'nope'"),
         ("topology show", "Missing argument 'MODULE:APP'"),
         ("topology show clishop", "write MODULE:APP"),
         ("topology show clishop:nope", "has no 'nope'"),
@@ -246,6 +283,31 @@ def test_wrong_input_is_reported_in_one_line_with_exit_code_2(cli: Cli, line: st
     assert told in ended.complaint()
     assert ended.code == 2
     assert ended.out == ""
+
+
+ELSEWHERE = "amqp://guest:guest@127.0.0.1:2/"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (f"pending list --url {ELSEWHERE}", "refused by 127.0.0.1:2"),
+        (f"pending cancel 1 --url {ELSEWHERE}", "127.0.0.1:2"),
+        (f"dead list -q x --url {ELSEWHERE}", "refused by 127.0.0.1:2"),
+        (f"dead list --url {ELSEWHERE}", "Name queues with -q: with --url or --namespace the app of AMQPWORKER_APP"),
+        (f"send shop.welcome user_id=1 -q x --url {ELSEWHERE} --timeout 0.5", "127.0.0.1:2"),
+        (f"send shop.welcome user_id=1 --url {ELSEWHERE}", "queue is not known: add --queue"),
+        (f"pending list --app clishop:app --url {ELSEWHERE}", "Use an app or --url, not both"),
+        (f"dead list clishop:app --url {ELSEWHERE}", "Use an app or --url, not both"),
+    ],
+)
+def test_a_url_on_the_command_line_counts_more_than_the_app_of_the_environment(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, line: str, told: str
+) -> None:
+    monkeypatch.setenv("AMQPWORKER_APP", "clishop:app")
+    ended = cli(line)
+    assert told in ended.complaint()
+    assert ended.code in {1, 2}
 
 
 @pytest.mark.parametrize(
@@ -497,6 +559,7 @@ def test_every_value_of_a_header_can_be_written_as_json() -> None:
     assert plain({b"\xff": [b"a\xfe", float("inf"), float("nan"), 1.5, True, None, {"x": (1,)}]}) == {
         "\\xff": ["a\\xfe", "inf", "nan", 1.5, True, None, {"x": [1]}]
     }
+    assert plain(datetime(2026, 11, 28, 23, 59, 59, tzinfo=UTC)) == "2026-11-28T23:59:59.000Z", "as the wire has times"
 
 
 # ---- the management URL -----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from amqpworker.cli.findings import (
     node_findings,
     running_nodes,
 )
-from amqpworker.routing.topology import Topology, base, control, scheduler, work_queue
+from amqpworker.cli.topology_command import show_leaders
+from amqpworker.routing.topology import Topology, base, cancelled, control, scheduler, work_queue
 
 NEEDED = base("amqpworker") + work_queue("amqpworker", "emails")
 
@@ -116,6 +117,23 @@ def test_a_policy_that_removes_tokens_is_found(key: str) -> None:
     assert (found.kind, found.name) == ("policy", "amqpworker.schedule.main")
 
 
+@pytest.mark.parametrize(
+    ("needed", "age", "told"),
+    [
+        (control("amqpworker"), "1h", "does not set it: what is paused may be forgotten; exclude the queue"),
+        (cancelled("amqpworker"), "1h", "has '8D': exclude the queue"),
+        (cancelled("amqpworker"), "8D", None),
+    ],
+)
+def test_a_policy_that_gives_a_stream_another_age_is_found(needed: Topology, age: str, told: str | None) -> None:
+    listed = [
+        {"name": one.name, "policy": "all", "effective_policy_definition": {"max-age": age}} for one in needed.queues
+    ]
+    found = [one.text for one in findings_of(needed, listed, listed_bindings(needed))]
+    assert len(found) == (told is not None)
+    assert all(str(told) in text for text in found)
+
+
 def test_letters_that_a_queue_cannot_hand_on_are_found() -> None:
     (found,) = findings_of(NEEDED, listed_queues(NEEDED, messages_dlx=7), listed_bindings(NEEDED))
     assert found.kind == "stuck"
@@ -179,6 +197,16 @@ def test_a_stream_whose_leader_the_api_does_not_have_yet_is_not_reported() -> No
         listed = [{"name": one.name, **held_by(None, online)} for one in needed.queues]
         held = memberships(needed, listed, None)
         assert [one.kind for one in member_findings(held)] == found
+
+
+def test_streams_are_not_counted_as_quorum_queues(capsys: pytest.CaptureFixture[str]) -> None:
+    needed = NEEDED + control("amqpworker")
+    listed = [{"name": one.name, **held_by("rabbit@a", ALL)} for one in needed.queues]
+    show_leaders(memberships(needed, listed, None))
+    count = len(needed.queues)
+    assert capsys.readouterr().out == (
+        f"Quorum queues: {count - 1}, streams: 1, with up to 3 members; leaders: {count} on rabbit@a.\n"
+    )
 
 
 def test_queues_in_the_same_state_are_one_line() -> None:

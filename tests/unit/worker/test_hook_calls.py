@@ -10,6 +10,7 @@ import pytest
 from amqpworker.hooks import Settled
 from amqpworker.model.outcome import Cancelled, Dead, Deferred, Discarded, Done, Outcome, Postpone, Requeue, Snooze
 from amqpworker.policies.hook_functions import Hooks
+from amqpworker.results.store import ResultNotStorable
 from amqpworker.worker.hook_calls import HookTable, arguments_of
 from tests.unit.worker.settling import DEAD, EXAMPLE, FAILURE, RETRY, Bench, registered
 
@@ -41,6 +42,32 @@ def test_the_hooks_of_the_task_are_called_before_those_of_the_app() -> None:
     assert table.hooks_for(settled(Done(), task)) == (second, first)
     assert table.hooks_for(settled(RETRY, task)) == ()
     assert not table.is_empty
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_no_hook_of_a_success_is_called_if_the_store_has_refused_its_result(refusals: int) -> None:
+    """The sender sees a failure; with two refusals not even that is stored."""
+    table = HookTable(Hooks(on_success=[first], on_dead=[second]), {})
+    bench = Bench()
+    bench.store.failures, bench.store.failure = refusals, ResultNotStorable("string or blob too big")
+    delivery = bench.delivery(b'{"n":1}')
+    bench.settle(delivery, Done(b"5"), bench.started(delivery))
+    bench.flush()
+    (event,) = bench.events
+    assert event.outcome == Done(b"5")
+    assert table.hooks_for(event) == ()
+
+
+def test_the_hook_of_a_death_is_called_although_the_store_has_refused_the_failure() -> None:
+    table = HookTable(Hooks(on_dead=[first]), {})
+    bench = Bench()
+    bench.store.failures, bench.store.failure = 1, ResultNotStorable("string or blob too big")
+    delivery = bench.delivery(b'{"n":1}')
+    bench.settle(delivery, DEAD, bench.started(delivery))
+    bench.publisher.confirm()
+    bench.flush()
+    (event,) = bench.events
+    assert table.hooks_for(event) == (first,), "its letter is confirmed"
 
 
 def test_a_message_that_never_ran_has_the_hooks_of_the_task_that_it_names() -> None:
