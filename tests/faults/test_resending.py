@@ -20,6 +20,7 @@ from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
+from tests.workers import running
 
 MakeApp = Callable[..., App]
 
@@ -110,8 +111,10 @@ def test_a_call_that_was_not_written_yet_waits_for_the_broker(spare_vhost: Broke
         calling = pool.submit(echo.options(timeout=30).call, "asked")
         node.start()
         wait_until(lambda: spare_vhost.count(QUEUE) == 2, 30, "it was asked")
-        calling.cancel()
-        app.close()
+        serving = App(spare_vhost.url)
+        serving.task(name=echo.name, queue=QUEUE)(lambda text: text)
+        with running(serving, threads=1):
+            assert calling.result(30) == "asked"
 
 
 def test_calls_to_a_queue_that_does_not_exist_hold_up_no_others(app: App, vhost: Broker) -> None:
