@@ -16,6 +16,8 @@ DIFFERS := tests/operating/test_queue_walk.py tests/supervised/test_suspects.py
 SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
 # Integration tests that run in the lane of the unit tests, so that both lanes take about as long.
 BESIDE := $(addprefix tests/integration/test_,asyncio_page.py cli_ends.py cli_tools.py dead.py deploys_page.py demo.py docs.py testing_page.py topology_live.py values_page.py)
+# Tests of pools that run in a lane of their own: those that wait longest.
+POOLS_BESIDE := $(addprefix tests/supervised/test_,ack_timeout.py busy_processes.py crashes.py rolling.py starting.py survivors.py suspects.py)
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
@@ -54,7 +56,7 @@ test-faults: setup ## slower tests: nodes, certificates, brokers and networks th
 
 test-pools: setup ## slower tests of workers, most of them as separate programs: signals, reload, crashes
 	@scripts/rabbitmq.sh
-	$(PYTHON) -m pytest tests/supervised $(ARGS)
+	@scripts/test.sh tests/supervised $(addprefix --ignore=,$(POOLS_BESIDE)) -- $(POOLS_BESIDE) -- $(ARGS)
 
 test-children: setup ## slower tests: time limits, isolated processes, and processes that tasks start
 	@scripts/rabbitmq.sh

@@ -103,9 +103,8 @@ def letter(running: Pool, timeout: float = 30.0) -> RawMessage:
     ("task", "how", "told"),
     [
         ("poison", "crash", "signal SIGSEGV"),
-        ("poison", "exit", "exit code 7"),
         ("poison", "kill", "signal SIGKILL"),
-        ("coroutine", "kill", "signal SIGKILL"),
+        ("coroutine", "exit", "exit code 7"),
     ],
 )
 def test_what_takes_its_process_down_is_tried_alone_and_dies_with_the_evidence_while_neighbours_run(
