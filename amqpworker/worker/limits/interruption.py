@@ -1,13 +1,14 @@
 """
 Whether an exception may be raised in a thread right now, by its frames.
 
-Decides where it would leave a lock held forever: just after a call has acquired it, and in the code of logging, importlib
-and threading. `limits` decides which thread is interrupted, and when.
+Decides where it would leave a lock held forever (just after a call has acquired it, and in the code of logging, importlib and
+threading), and where Python would ignore it. `limits` decides which thread is interrupted, and when.
 """
 
 from __future__ import annotations
 
 import dis
+import gc
 import os
 import sys
 import time
@@ -31,6 +32,11 @@ WAITS = frozenset({"wait", "join", "_wait_for_tstate_lock"})
 AT_FORK = frozenset({"_note_fork", "block", "unblock", "_before_fork", "_after_in_parent"})
 """Functions of ours that Python calls around a fork, which ignores whatever is raised there and forks nevertheless."""
 
+FINALIZERS = frozenset({"__del__", "_remove", "remove"})
+"""Functions that Python calls when an object goes: `remove` and `_remove` in those of `weakref`. What they raise is ignored."""
+
+WEAK = frozenset({"weakref", "_weakrefset"})
+
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
 MIN_INTERVAL = 1e-6
@@ -42,7 +48,7 @@ class Safety(Enum):
 
     * `SAFE`: it may.
     * `DISRUPTIVE`: it would do no harm to locks, and cut off something that usually ends soon: a log line, an import, code of a
-      lock or of ours.
+      lock or of ours, or what Python calls on its own and whose exceptions it ignores: a finalizer, a callback of `gc`.
     * `UNSAFE`: it may leave a lock held forever.
     """
 
@@ -108,8 +114,11 @@ def safety_of(frame: FrameType) -> Safety:
     # Ours, such as that of a send, keeps accounts that others rely on.
     disruptive = module.startswith("amqpworker.")
     in_module_body = False
+    ignored = _codes_of_gc_callbacks()
     for outer in outwards(frame):
         module, code = _module_of(outer), outer.f_code
+        if code in ignored or _finalizes(module, code):
+            return Safety.DISRUPTIVE
         if code in SINKS:
             return Safety.DISRUPTIVE
         if code.co_name in AT_FORK and module.startswith("amqpworker."):
@@ -122,6 +131,15 @@ def safety_of(frame: FrameType) -> Safety:
         # A semaphore that waits for its turn has taken nothing yet.
         disruptive = disruptive or (code.co_name in LOCKING and not (waits and module == "threading"))
     return Safety.DISRUPTIVE if disruptive else Safety.SAFE
+
+
+def _codes_of_gc_callbacks() -> frozenset[object]:
+    # https://docs.python.org/3/library/gc.html#gc.callbacks
+    return frozenset(getattr(one, "__code__", None) for one in list(gc.callbacks)) - {None}
+
+
+def _finalizes(module: str, code: CodeType) -> bool:
+    return code.co_name in FINALIZERS and (code.co_name == "__del__" or module in WEAK)
 
 
 SINKS = frozenset({LineHandler.emit.__code__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import math
@@ -257,6 +258,27 @@ class Places:
         logger.addHandler(handler)
         logger.info("line")
 
+    def finalizes(self) -> None:
+        places = self
+
+        class Slow:
+            def __del__(self) -> None:
+                places.sleeps()
+
+        Slow()
+
+    def collects_garbage(self) -> None:
+        def slow(phase: str, _: object) -> None:
+            if phase == "start" and threading.get_ident() == ident:
+                self.sleeps()
+
+        ident = threading.get_ident()
+        gc.callbacks.append(slow)
+        try:
+            gc.collect()
+        finally:
+            gc.callbacks.remove(slow)
+
     def imports(self) -> None:
         (self.folder / "slow_to_import.py").write_text("import time\ntime.sleep(0.5)\n")
         importlib.import_module("slow_to_import")
@@ -276,6 +298,8 @@ class Places:
         (Places.logs, Safety.UNSAFE),
         (Places.is_in_the_code_of_a_lock, Safety.DISRUPTIVE),
         (Places.imports, Safety.DISRUPTIVE),
+        (Places.finalizes, Safety.DISRUPTIVE),
+        (Places.collects_garbage, Safety.DISRUPTIVE),
         (Places.calls_after_acquiring, Safety.SAFE),
         (Places.gets_from_a_queue, Safety.SAFE),
         (Places.joins, Safety.SAFE),
@@ -367,6 +391,45 @@ def test_a_task_that_forks_is_interrupted_outside_of_fork_handlers_where_python_
     ended = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60, check=True)
     assert "Exception ignored" not in ended.stderr, ended.stderr
     assert int(ended.stdout) == 60
+
+
+COLLECTS = """
+import gc, math, time
+from amqpworker import TimeLimitExceeded
+from amqpworker.worker.limits.limits import Limits, Pace
+
+def slow(phase, info):
+    end = time.monotonic() + 0.002
+    while time.monotonic() < end:
+        pass
+
+class Slow:
+    def __del__(self):
+        slow("end", {})
+
+def collects():
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        gc.collect(0)
+        Slow()
+        sum(range(100_000))
+
+gc.callbacks.append(slow)
+limits = Limits(lambda _: None, Pace(repeat_after=60))
+ended = 0
+for number in range(40):
+    try:
+        limits.call(None, collects, 0.01 + number / 10000, math.inf)
+    except TimeLimitExceeded:
+        ended += 1
+print(ended)
+"""
+
+
+def test_a_task_is_interrupted_outside_of_finalizers_and_of_gc_callbacks_where_python_swallows_the_exception() -> None:
+    ended = subprocess.run([sys.executable, "-c", COLLECTS], capture_output=True, text=True, timeout=60, check=True)
+    assert "Exception ignored" not in ended.stderr, ended.stderr
+    assert int(ended.stdout) == 40
 
 
 def test_every_fork_handler_of_amqpworker_that_runs_in_the_parent_is_listed() -> None:
