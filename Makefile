@@ -15,7 +15,7 @@ OPERATING := $(addprefix tests/operating/test_,bounded.py cancelling.py dead_com
 DIFFERS := tests/operating/test_queue_walk.py tests/supervised/test_suspects.py
 SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
 # Integration tests that run in the lane of the unit tests, so that both lanes take about as long.
-BESIDE := $(addprefix tests/integration/test_,asyncio_page.py cli_ends.py cli_tools.py dead.py deploys_page.py demo.py docs.py testing_page.py topology_live.py values_page.py)
+BESIDE := $(addprefix tests/integration/test_,asyncio_page.py cli_tools.py dead.py deploys_page.py docs.py testing_page.py topology_live.py values_page.py)
 # Tests of pools that run in a lane of their own: those that wait longest.
 POOLS_BESIDE := $(addprefix tests/supervised/test_,ack_timeout.py busy_processes.py crashes.py rolling.py starting.py survivors.py suspects.py)
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
