@@ -6,6 +6,13 @@ from mutation import Mutant, Mutation
 
 MUTANTS = (
     Mutant(
+        "ignore basic.cancel",
+        (
+            "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
+        ),
+        (Mutation("PikaChannel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
+    ),
+    Mutant(
         "requeue for an idle process again and again",
         ("tests/unit/worker/test_receiver.py",),
         (
@@ -128,13 +135,6 @@ MUTANTS = (
         (Mutation("_may_stay", '("x-", P)', "(P,)"),),
     ),
     Mutant(
-        "ignore basic.cancel",
-        (
-            "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
-        ),
-        (Mutation("PikaChannel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
-    ),
-    Mutant(
         "reuse delivery tags after a reconnect",
         (
             "tests/faults/test_consuming_faults.py::test_an_outcome_that_is_late_for_its_channel_acknowledges_nothing_on_the_next",
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     Mutant(
         "withhold acknowledgements behind a long task",
-        ("tests/unit/broker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
+        ("tests/unit/broker/test_ack_tracker.py::test_what_is_settled_behind_a_long_task_is_acknowledged_at_once",),
         (
             Mutation(
                 "AckTracker.settle",

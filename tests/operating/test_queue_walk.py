@@ -277,11 +277,11 @@ def test_what_another_consumer_has_is_not_taken_for_the_end_although_some_of_the
             deliveries = iter(walk)
             for _ in range(6):
                 walk.take([next(deliveries)])
-            # The broker forgets a consumer of which all is acknowledged: two of three.
-            wait_until(lambda: walker.state_of(QUEUE).consumers == 1)
+            # The broker forgets a consumer of which all is acknowledged: two of four.
+            wait_until(lambda: walker.state_of(QUEUE).consumers == 2)
             channel.basic_qos(prefetch_count=6)
             channel.basic_consume(QUEUE, lambda *_: None)
-            vhost.wait_for_count(QUEUE, 5)
+            vhost.wait_for_count(QUEUE, 1)
             with pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
                 deque(map(walk.take, ([delivery] for delivery in deliveries)), 0)
         left = sorted(walked(vhost))
@@ -300,7 +300,7 @@ def test_newer_messages_are_not_taken_for_those_that_another_consumer_has(
             seen = [number_of(next(deliveries))]
             channel.basic_qos(prefetch_count=6)
             channel.basic_consume(QUEUE, lambda *_: None)
-            vhost.wait_for_count(QUEUE, 9)
+            vhost.wait_for_count(QUEUE, 5)
             with raw_channel(vhost.url) as publishing:
                 for number in range(20, 30):
                     publishing.basic_publish("", QUEUE, str(number))
