@@ -276,7 +276,7 @@ def test_what_another_consumer_has_is_not_taken_for_the_end_although_some_of_the
         with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
             deliveries = iter(walk)
             for _ in range(6):
-                walk.take([next(deliveries)])
+                walk.remove([next(deliveries)])
             # The broker forgets a consumer of which all is acknowledged: two of four.
             wait_until(lambda: walker.state_of(QUEUE).consumers == 2)
             channel.basic_qos(prefetch_count=6)
