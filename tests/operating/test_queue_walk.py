@@ -283,7 +283,7 @@ def test_what_another_consumer_has_is_not_taken_for_the_end_although_some_of_the
             channel.basic_consume(QUEUE, lambda *_: None)
             vhost.wait_for_count(QUEUE, 1)
             with pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
-                deque(map(walk.take, ([delivery] for delivery in deliveries)), 0)
+                deque(map(walk.remove, ([delivery] for delivery in deliveries)), 0)
         left = sorted(walked(vhost))
         assert len(left) >= 6, "what the other one had is in the queue again"
 
