@@ -7,11 +7,17 @@ SHELL := /bin/bash
 .PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-operating test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
-NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py busy_processes.py rolling.py) $(addprefix integration/test_,retry.py consuming.py draining.py publishing.py calling_contract.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
+NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py rolling.py) $(addprefix integration/test_,retry.py consuming.py call.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
+# What has always passed alike on all versions: on 4.0 and 4.3 in `make long-newer` only.
+ALIKE := $(addprefix tests/,supervised/test_busy_processes.py $(addprefix integration/test_,draining.py publishing.py calling_contract.py))
 OPERATING := $(addprefix tests/operating/test_,bounded.py cancelling.py dead_commands.py hooks_live.py lifecycle.py pausing.py pending.py)
 # What differs between 4.0 and 4.3: requeuing, walks and suspects; the rest runs on 4.0 in `make long-newer`.
 DIFFERS := tests/operating/test_queue_walk.py tests/supervised/test_suspects.py
 SCHEDULES := tests/acceptance/test_schedules.py tests/scheduling/test_token_faults.py
+# Integration tests that run in the lane of the unit tests, so that both lanes take about as long.
+BESIDE := $(addprefix tests/integration/test_,asyncio_page.py cli_tools.py dead.py deploys_page.py docs.py testing_page.py topology_live.py values_page.py)
+# Tests of pools that run in a lane of their own: those that wait longest.
+POOLS_BESIDE := $(addprefix tests/supervised/test_,ack_timeout.py busy_processes.py crashes.py rolling.py starting.py survivors.py suspects.py)
 PYTHON_LIVE := $(addprefix tests/integration/test_,retry.py calling_contract.py draining.py results_live.py) tests/supervised/test_pools.py
 
 help: ## list the targets
@@ -25,7 +31,7 @@ demo: setup ## the whole path on real input; DIR=folder of source files, KEEP=1 
 
 test: lint ## lint, types, unit and integration tests, against real brokers
 	@scripts/rabbitmq.sh
-	@scripts/test.sh $(ARGS)
+	@scripts/test.sh tests/integration $(addprefix --ignore=,$(BESIDE)) -- tests/unit $(BESIDE) -- $(ARGS)
 
 lint: setup ## style, format and types
 	$(PYTHON) -m ruff check --extend-exclude .amqpworker .
@@ -50,7 +56,7 @@ test-faults: setup ## slower tests: nodes, certificates, brokers and networks th
 
 test-pools: setup ## slower tests of workers, most of them as separate programs: signals, reload, crashes
 	@scripts/rabbitmq.sh
-	$(PYTHON) -m pytest tests/supervised $(ARGS)
+	@scripts/test.sh tests/supervised $(addprefix --ignore=,$(POOLS_BESIDE)) -- $(POOLS_BESIDE) -- $(ARGS)
 
 test-children: setup ## slower tests: time limits, isolated processes, and processes that tasks start
 	@scripts/rabbitmq.sh
@@ -77,11 +83,12 @@ test-newer: setup ## tests against RabbitMQ 4.3 of crashes, ack timeouts, redeli
 	@scripts/newer.sh trixie $(or $(ARGS),$(DIFFERS))
 	@scripts/newer.sh sid $(or $(ARGS),$(NEWER) $(OPERATING) $(SCHEDULES))
 
-long-newer: setup ## all that test-newer runs on 4.3, against RabbitMQ 4.0; needs root
-	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER) $(OPERATING))
+long-newer: setup ## all that test-newer runs on 4.3, against RabbitMQ 4.0; on both, what has always passed alike; needs root
+	@scripts/newer.sh trixie $(or $(ARGS),$(NEWER) $(OPERATING) $(SCHEDULES) $(ALIKE))
+	@scripts/newer.sh sid $(or $(ARGS),$(ALIKE))
 
 test-python: setup ## unit tests and a few more with Python 3.13 (Debian trixie); needs root
-	@scripts/python.sh trixie $(or $(ARGS),tests/unit $(PYTHON_LIVE))
+	@scripts/python.sh trixie $(or $(ARGS),$(PYTHON_LIVE) -- tests/unit)
 
 test-cluster: setup ## three nodes, of which one or two die, on the installed RabbitMQ and on 4.3; needs root
 	@scripts/rabbitmq.sh
@@ -91,9 +98,9 @@ soak: setup ## the short form of `make long`: half a minute per soak
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/long $(ARGS)
 
-long: setup ## soaks of ten minutes each, in three of them broker, workers, schedulers and network fail, and test-services with 4,000 requests; prints rows for docs/long-run.md
+long: setup ## soaks of ten minutes each, in three of them broker, workers, schedulers and network fail, and test-services with 4,000 requests, and ten crashing tasks among 1,000; prints rows for docs/long-run.md
 	@scripts/rabbitmq.sh
-	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services $(ARGS)
+	SOAK_SECONDS=600 SERVICE_REQUESTS=4000 $(PYTHON) -m pytest tests/long tests/services tests/supervised/test_crashes.py $(ARGS)
 
 test-lowest: setup ## some unit tests with the lowest versions that pyproject.toml allows
 	@scripts/versions.sh lowest $(or $(ARGS),$(addprefix tests/unit/,policies log cli/test_cli.py broker/amqp/test_tables.py signature/test_signature.py))

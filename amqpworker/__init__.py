@@ -24,8 +24,8 @@ The flow of a message, which is also the layout:
     worker.receiver                checks redelivered messages first, then hands on to threads or the event loop
       │
       ▼
-    worker.executor                runs the task; `worker.outcomes` decides: an `Outcome` (done, retry, dead, …);
-      │                            `worker.isolation` runs what may crash in a process of its own
+    worker.pipeline                claims it; `worker.executor` runs the task, `worker.isolation` what may crash its process;
+      │                            `worker.outcomes` decides: an `Outcome` (done, retry, dead, …)
       ▼
     worker.settle                  acts: result stored (`results`), copy confirmed, reply sent, then acknowledged
 

@@ -45,8 +45,8 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.client.dead_letters_api import DeadLetters
-    from amqpworker.client.pending_api import Pending
+    from amqpworker.client.dead import DeadLetters
+    from amqpworker.client.pending import Pending
     from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
@@ -293,14 +293,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         for module in self.modules:
             imported(module, f"App(modules=…) names {module!r}, which does not exist")
 
-    @property
-    def dead(self) -> DeadLetters:
-        """The dead letters in the queues of the app: list, replay and drop them."""
-        from amqpworker.client.dead_letters_api import DeadLetters  # seldom needed
-
-        return DeadLetters(self.url, self.settings, self.plan, self._producer)
-
-    # ---- its parts -----------------------------------------------------------------------------------------------------
+    # ---- its parts --------------------------------------------------------------------------------------------------
 
     @property
     def queues(self) -> QueueControl:
@@ -317,9 +310,16 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         return self._producer
 
     @property
+    def dead(self) -> DeadLetters:
+        """The dead letters in the queues of the app: list, replay and drop them."""
+        from amqpworker.client.dead import DeadLetters  # seldom needed
+
+        return DeadLetters(self.url, self.settings, self.plan, self._producer)
+
+    @property
     def pending(self) -> Pending:
         """The messages that wait until they are due: list, show, cancel and reschedule them."""
-        from amqpworker.client.pending_api import Pending  # seldom needed
+        from amqpworker.client.pending import Pending  # seldom needed
 
         return Pending(self)
 

@@ -10,7 +10,7 @@ import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,18 @@ from bench.places import cpu_seconds
 
 IDLE = 0.10
 IDLE_PATIENCE = 15.0
+BLOCK = 512
+"""What the kernel counts a file's size on the disk in, in bytes."""
 
 
 @dataclass(frozen=True)
 class Broker:
-    """A running node: its AMQP URL, its management URL (with the login in it) and, where it is ours, its process."""
+    """A running node: its AMQP URL, its management URL (with the login in it) and, where it is ours, process and folder."""
 
     url: str
     management: str
     pid: int | None = None
+    folder: Path | None = None
 
     @contextmanager
     def vhost(self) -> Iterator[str]:
@@ -57,6 +60,16 @@ class Broker:
             if (cpu_seconds(self.pid) - before) / (time.monotonic() - start) < IDLE:
                 return
 
+    def disk_bytes(self) -> int | None:
+        """Return what the node's folder takes on the disk, `None` if it is not known where that is."""
+        if self.folder is None:
+            return None
+        total = 0
+        for path in self.folder.rglob("*"):
+            with suppress(OSError):  # the node deletes files meanwhile
+                total += path.lstat().st_blocks * BLOCK
+        return total
+
     def _http(self, verb: str, path: str, body: dict[str, Any] | None = None) -> Any:
         parts = urlsplit(self.management)
         login = base64.b64encode(f"{parts.username or 'guest'}:{parts.password or 'guest'}".encode()).decode()
@@ -80,7 +93,7 @@ def private_node() -> Iterator[Broker]:
     node = Node(folder, tied=True)
     node.start()
     try:
-        yield Broker(node.url(), node.management_url, node.pid)
+        yield Broker(node.url(), node.management_url, node.pid, folder)
     finally:
         node.stop()
         shutil.rmtree(folder, ignore_errors=True)

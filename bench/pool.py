@@ -54,9 +54,10 @@ def send(url: str, task: str, indexes: Iterable[int]) -> None:
 
 
 class QueueView:
-    """What the broker reports about the bench's queue, over a separate connection."""
+    """What the broker reports about the bench's queue, or another one, over a separate connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, queue: str = QUEUE) -> None:
+        self._queue = queue
         self._connection = pika.BlockingConnection(pika.URLParameters(url))
         self.channel = self._connection.channel()
 
@@ -78,7 +79,7 @@ class QueueView:
         return self._declared().message_count
 
     def _declared(self) -> Any:
-        return self.channel.queue_declare(QUEUE, passive=True).method
+        return self.channel.queue_declare(self._queue, passive=True).method
 
 
 @contextmanager

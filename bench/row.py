@@ -125,6 +125,8 @@ class Row:
     section: str = ""
     rounds: int = 1
     """How often each run is done, if one run shows too little."""
+    once: bool = False
+    """Whether there is one run only, however many are wanted of other rows, since it takes minutes."""
 
 
 @dataclass

@@ -71,7 +71,7 @@ def node(told: argparse.Namespace) -> Iterator[Broker]:
 def measure(row: Row, bench: Bench, runs: int, sides: Sequence[str] | None, progress: Progress) -> Result:
     """Measure all sides of a row, in turn; a side that fails once, or is skipped, is not tried again."""
     result = Result(row)
-    runs *= row.rounds
+    runs = 1 if row.once else runs * row.rounds
     measures = [measure for measure in row.measures if not sides or measure.side in sides]
     bar = progress.add_task(row.name, total=runs * len(measures), what="")
     failed: set[str] = set()

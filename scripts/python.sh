@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs tests with the Python and the RabbitMQ of another Debian release, inside of it: SUITE PYTEST-ARGUMENTS….
+# Runs tests with the Python and the RabbitMQ of another Debian release, inside of it: SUITE, then what scripts/test.sh takes.
 # Packages are fetched outside, where pip is configured. Needs root, for chroot and mounts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -46,4 +46,4 @@ unshare --mount --pid --fork bash -c '
         cd /checkout
         ln -sfn /venv .venv
         python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable . &&
-        exec python -m pytest -p no:cacheprovider \"\$@\"" python "$@"' python "$root" "$@"
+        exec scripts/test.sh \"\$@\"" python "$@"' python "$root" "$@"

@@ -132,3 +132,12 @@ def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A second node, for tests that stop it or raise its alarms, and leave it running and calm."""
     with running_node(tmp_path_factory.mktemp("spare")) as spare:
         yield spare
+
+
+@pytest.fixture
+def spare_vhost(spare_node: Node) -> Iterator[Broker]:
+    """A fresh virtual host on the second node."""
+    broker = Broker(spare_node, f"spare-{next(_numbers)}")
+    spare_node.create_vhost(broker.vhost)
+    yield broker
+    spare_node.management.delete_vhost(broker.vhost)

@@ -32,9 +32,7 @@ class Problem:
 
 
 class Admin(ToolConnection):
-    """What tools ask about the topology."""
-
-    # ---- requests ---------------------------------------------------------------------------------------------------
+    """Declares a topology, compares it with what the broker has, and purges queues."""
 
     def declare(self, topology: Topology, on_declared: Callable[[Exchange | Queue | Binding], None]) -> None:
         """
@@ -58,18 +56,6 @@ class Admin(ToolConnection):
                 self.wait_for(answers)  # raises why
             except ChannelError as error:
                 raise channel_error(error, "declaring the topology", "configure") from error
-
-    def _compare(self, part: Exchange | Queue) -> Problem | None:
-        kind = "exchange" if isinstance(part, Exchange) else "queue"
-        if (error := self._error_of(lambda channel, on_done: _exists(channel, part, on_done))) is not None:
-            if does_not_exist(error.__cause__, kind):
-                return Problem("missing", f"The {kind} {part.name!r} does not exist.")
-            return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
-        # A passive declaration compares nothing; an active one of what exists changes nothing.
-        error = self._error_of(lambda channel, on_done: channel.declare(part, lambda: on_done(None)))
-        if isinstance(error, ConfigError):
-            return Problem("differs", str(error))
-        return _not_compared(kind, part.name, error) if error is not None else None
 
     def check_all(self, parts: Sequence[Exchange | Queue]) -> list[tuple[Exchange | Queue, Problem]]:
         """
@@ -103,12 +89,22 @@ class Admin(ToolConnection):
         answer = self.on_channel(lambda channel, on_done: channel.pika.queue_purge(queue, callback=on_done), what)
         return int(answer.method.message_count)
 
-    # ---- requests, from the caller's thread -------------------------------------------------------------------------
+    def _compare(self, part: Exchange | Queue) -> Problem | None:
+        kind = "exchange" if isinstance(part, Exchange) else "queue"
+        if (error := self._error_of(lambda channel, on_done: _exists(channel, part, on_done))) is not None:
+            if does_not_exist(error.__cause__, kind):
+                return Problem("missing", f"The {kind} {part.name!r} does not exist.")
+            return Problem("unknown", f"The {kind} {part.name!r} cannot be checked: {error}")
+        # A passive declaration compares nothing; an active one of what exists changes nothing.
+        error = self._error_of(lambda channel, on_done: channel.declare(part, lambda: on_done(None)))
+        if isinstance(error, ConfigError):
+            return Problem("differs", str(error))
+        return _not_compared(kind, part.name, error) if error is not None else None
 
     def _error_of(self, action: Action) -> AmqpWorkerError | None:
         """Return the error for which the broker closes the channel of an action, if it does."""
         try:
-            self.on_channel(action)
+            self.on_channel(action, "checking the topology")
         except NotConnected:
             raise
         except AmqpWorkerError as error:

@@ -22,8 +22,8 @@ from amqpworker.broker.io_thread import IOThread
 from amqpworker.broker.pika_channel import PikaChannel
 from amqpworker.broker.pika_connection import PikaConnection, version_of
 from amqpworker.broker.preparation import Preparation
-from amqpworker.broker.queue_holds import QueueHolds
 from amqpworker.broker.subscriber import Subscriber
+from amqpworker.broker.suspended_queues import SuspendedQueues
 from amqpworker.errors import AmqpWorkerError, NotConnected
 from amqpworker.log.logger import get_logger
 from amqpworker.settings import Settings
@@ -70,7 +70,7 @@ class Consumer:
         # Recoveries of a queue since a check last found its subscription sound.
         self._recoveries: dict[str, int] = {}
         self._gave_up = False
-        self._holds = QueueHolds(self, paused)
+        self._suspended = SuspendedQueues(self, paused)
         self._on_drained: Callable[[], None] = lambda: None
 
     # ---- from any thread --------------------------------------------------------------------------------------------
@@ -92,21 +92,21 @@ class Consumer:
 
     def _is_served(self, queue: str) -> bool:
         channel = self._channels.get(queue)
-        return self._holds.is_parked(queue) or (channel is not None and channel.is_served)
+        return self._suspended.is_postponed(queue) or (channel is not None and channel.is_served)
 
     @property
     def broken(self) -> bool:
         """Whether the I/O thread has ended, or a queue could not be recovered."""
         return self.keeper.has_ended or self._gave_up
 
-    def hold(self, queues: frozenset[str]) -> None:
-        """Consume nothing from these work queues for a while, and from all others again; deliveries that are here stay."""
-        self._holds.hold(queues)
+    def leave_to_others(self, queues: frozenset[str]) -> None:
+        """Leave these work queues to other processes, and consume from all others again; deliveries that are here stay."""
+        self._suspended.leave_to_others(queues)
         self.keeper.wake()
 
     def pause(self, queues: frozenset[str]) -> None:
         """Consume from all work queues except these, and requeue what has not started of them; what runs continues."""
-        self._holds.pause(queues)
+        self._suspended.pause(queues)
         self.keeper.wake()
 
     def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
@@ -132,7 +132,7 @@ class Consumer:
         self.problem = None
         SubscriptionCheck(connection, self).start()
         if not self._draining:
-            self._holds.apply({})  # what was paused while there was no connection
+            self._suspended.apply({})  # what was paused while there was no connection
             self._preparation.on_opened(connection)
             for subscription in self.subscriptions:
                 self.prepare(subscription)
@@ -142,12 +142,12 @@ class Consumer:
         self._preparation.prepare(subscription)
 
     def _on_prepared(self, subscription: Subscription) -> None:
-        if not self._holds.is_paused(subscription.work_queue):
+        if not self._suspended.is_paused(subscription.work_queue):
             self._subscribe(subscription)
-        elif self._holds.park(subscription):
-            self.on_parked(subscription)
+        elif self._suspended.postpone(subscription):
+            self.on_postponed(subscription)
 
-    def on_parked(self, subscription: Subscription) -> None:
+    def on_postponed(self, subscription: Subscription) -> None:
         """Note that a queue is known to be paused: the process is ready without it."""
         self.ever_consumed = True
         self._preparation.on_consumed(subscription.queue)
@@ -180,7 +180,7 @@ class Consumer:
 
     def _on_consumed(self, consumer_channel: ConsumerChannel, tag: str, prefetch: int) -> None:
         former, before = consumer_channel.consumer_tag, consumer_channel.prefetch
-        was_held = consumer_channel.on_subscribed(tag, prefetch)
+        was_suspended = consumer_channel.on_subscribed(tag, prefetch)
         self.ever_consumed = True
         self._preparation.on_consumed(consumer_channel.queue)
         if former is not None:
@@ -188,7 +188,7 @@ class Consumer:
             self.receiver.on_replacing(consumer_channel.work_queue)
             consumer_channel.cancel(former, partial(self._on_replaced, consumer_channel))
             return
-        if not was_held:
+        if not was_suspended:
             log.info("queue_consuming", queue=consumer_channel.queue, prefetch=prefetch)
         self._change_if_wanted(consumer_channel)
 
@@ -202,7 +202,7 @@ class Consumer:
         if self._draining:
             self._cancel_all()
         else:
-            self._holds.hold_if_wanted(consumer_channel)
+            self._suspended.suspend_if_wanted(consumer_channel)
             self._replace_if_wanted(consumer_channel)
 
     def _expect_answer(self, consumer_channel: ConsumerChannel) -> None:
@@ -306,18 +306,17 @@ class Consumer:
         for consumer_channel in self._channels.values():
             self._invalidate(consumer_channel)
         self._channels.clear()
-        self._holds.clear()
+        self._suspended.clear()
         self._check_drained()
 
     def on_wake(self) -> None:
-        """Drain or hold queues if asked to, and settle what waits."""
+        """Drain or suspend queues if asked to, and settle what waits."""
         if self._draining:
             self._preparation.stop()
             self._cancel_all()
         else:
-            self._holds.apply(self._channels)
-            if self._subscriber.has_changed:
-                self._subscriber.has_changed = False
+            self._suspended.apply(self._channels)
+            if self._subscriber.take_changed():
                 for consumer_channel in list(self._channels.values()):
                     self._replace_if_wanted(consumer_channel)
         self.receiver.on_wake()
@@ -336,7 +335,7 @@ class Consumer:
             self._consume(consumer_channel, self._connection)
 
     def subscribe_again(self, consumer_channel: ConsumerChannel) -> None:
-        """Subscribe to a queue that was held, on the same channel."""
+        """Subscribe to a queue that was suspended, on the same channel."""
         connection, channel = self._connection, consumer_channel.channel
         if connection is None or channel is None:
             return

@@ -53,8 +53,8 @@ class ConsumerChannel(ChannelListener):
     `on_first_waiting` is called when a delivery arrives and no other is unclaimed. Only its own methods change it: `claim`
     and `is_unclaimed` from any thread, all others in the I/O thread.
 
-    While it is held, from `held_since` on (monotonic, 0 if it is not), it has no consumer and its deliveries stay; after
-    that it is `released` until it has one again.
+    While it is suspended, from `suspended_since` on (monotonic, 0 if it is not), it has no consumer and its deliveries stay;
+    after that it `is_resuming` until it has one again.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class ConsumerChannel(ChannelListener):
         """The prefetch of its consumer."""
         self.is_being_replaced = False
         """Whether another consumer was asked for, and the former one is not cancelled yet."""
-        self.is_limited = False
-        """Whether its channel has the limit of `PikaChannel.limit_all`."""
-        self.held_since = 0.0
-        self.released = False
+        self.has_shared_limit = False
+        """Whether its channel has the limit that `PikaChannel.set_shared_limit` sets."""
+        self.suspended_since = 0.0
+        self.is_resuming = False
         self.is_open = True
         self.is_cancelled = False
         self.unclaimed: dict[int, Delivery] = {}
@@ -158,7 +158,7 @@ class ConsumerChannel(ChannelListener):
     @property
     def is_served(self) -> bool:
         """Whether it has a consumer, or had one and is left to other processes for a while."""
-        return self.is_subscribed or self.held_since > 0 or self.released
+        return self.is_subscribed or self.suspended_since > 0 or self.is_resuming
 
     def on_opened(self, channel: PikaChannel) -> None:
         """Take the AMQP channel, once it is open."""
@@ -169,18 +169,18 @@ class ConsumerChannel(ChannelListener):
         self._on_reply = on_reply
 
     def on_subscribed(self, consumer_tag: str, prefetch: int) -> bool:
-        """Note the consumer that the broker has confirmed; return whether its queue was held before."""
+        """Note the consumer that the broker has confirmed; return whether its queue was suspended before."""
         self._on_reply()
-        was_released, self.released = self.released, False
+        was_suspended, self.is_resuming = self.is_resuming, False
         self.consumer_tag = consumer_tag
         self.prefetch = prefetch
-        return was_released
+        return was_suspended
 
-    def limit(self) -> None:
-        """Set the limit of `PikaChannel.limit_all`."""
+    def set_shared_limit(self) -> None:
+        """As `PikaChannel.set_shared_limit`, if the channel is open."""
         if self.channel is not None:
-            self.channel.limit_all()
-            self.is_limited = True
+            self.channel.set_shared_limit()
+            self.has_shared_limit = True
 
     def on_replacing(self, on_written: Callable[[], None]) -> None:
         """
@@ -224,17 +224,17 @@ class ConsumerChannel(ChannelListener):
         """Note that no delivery can arrive any more, until it subscribes again."""
         self.is_cancelled = True
 
-    def hold(self) -> float:
+    def suspend(self) -> float:
         """Have no consumer for a while; return since when."""
         self.consumer_tag = None
-        self.held_since = self._monotonic()
-        return self.held_since
+        self.suspended_since = self._monotonic()
+        return self.suspended_since
 
-    def release(self) -> bool:
-        """End the holding; return whether it can subscribe again: if its channel is closed, `consumer` opens another."""
-        self.held_since, self.is_cancelled = 0.0, False
-        self.released = self.channel is not None and self.channel.is_open
-        return self.released
+    def resume(self) -> bool:
+        """End the suspension; return whether it can subscribe again: if its channel is closed, `consumer` opens another."""
+        self.suspended_since, self.is_cancelled = 0.0, False
+        self.is_resuming = self.channel is not None and self.channel.is_open
+        return self.is_resuming
 
     def check(self, state: QueueState, arrives: bool, arrives_elsewhere: bool) -> str:
         """
@@ -273,6 +273,6 @@ class ConsumerChannel(ChannelListener):
         self._on_reply()
         self.is_open = False
         self.consumer_tag = None
-        self.held_since, self.released = 0.0, False
+        self.suspended_since, self.is_resuming = 0.0, False
         self.unclaimed.clear()
         return True

@@ -27,7 +27,7 @@ def resubscribes_silently(version: tuple[int, ...]) -> bool:
     Return whether the broker does not cancel the consumers of a queue that is deleted and declared again within some 20 ms.
 
     It subscribes the channel to the new queue, and what it delivers to that consumer never arrives (3.10: 27 of 27), which no
-    check shows. With `PikaChannel.limit_all` it cannot, and cancels (27 of 27). From 4.0 on it always cancels.
+    check shows. With `PikaChannel.set_shared_limit` it cannot, and cancels (27 of 27). From 4.0 on it always cancels.
     """
     return version < FIRST_THAT_CANCELS
 

@@ -83,7 +83,7 @@ class PikaChannel:
                 # The broker always replies, even if the binding does not exist.
                 self.pika.queue_unbind(part.queue, part.source, part.routing_key, callback=callback)
 
-    def limit_all(self) -> None:
+    def set_shared_limit(self) -> None:
         """
         Set a limit for all consumers of the channel together, larger than they can reach: it limits nothing.
 
@@ -92,8 +92,8 @@ class PikaChannel:
         """
         self.pika.basic_qos(prefetch_count=MAX_PREFETCH, global_qos=True)
 
-    def limit_none(self) -> None:
-        """Remove the limit of `limit_all`, before another `consume`."""
+    def remove_shared_limit(self) -> None:
+        """Remove the limit of `set_shared_limit`, before another `consume`."""
         self.pika.basic_qos(prefetch_count=0, global_qos=True)
 
     def consume(

@@ -1,5 +1,5 @@
 """
-A walk through a whole queue: each message that was ready when it began, once, in order; what is not taken stays in the queue.
+A walk through a whole queue: each message that was ready when it began, once, in order; what is not removed stays in the queue.
 
 Decides who may walk: one walker at a time, by the number of consumers, which is checked again after subscribing and at the end.
 Two walkers would each find a part, and change the order. And it decides when a queue has been read to its end: messages may have left it.
@@ -95,14 +95,14 @@ class Walk:
         self._walker = walker
         self._connection: PikaConnection | None = None
         self._consumers: WalkConsumers | None = None
-        self._portions = Portions(1, alone=False)
-        self._first: WalkConsumer | None = None
+        self._portions = Portions(1, own_channels=False)
+        self._ahead: WalkConsumer | None = None
         self._last: WalkConsumer | None = None
         self._answers: Answers = SimpleQueue()
         self._failure: BaseException | None = None
         self._subscribed = 0
         self._requested = 0
-        self._has_taken = False
+        self._has_removed = False
         self._is_over = False
         self._is_shared = False
         self._began = self._ended = 0.0
@@ -127,9 +127,9 @@ class Walk:
             self._requeue()
         except (AmqpWorkerError, ChannelError) as error:
             # A generator that is closed, as by `return` out of a loop, does not fail: its caller has to learn this, too.
-            if self._has_taken and (kind is None or issubclass(kind, GeneratorExit)):
+            if self._has_removed and (kind is None or issubclass(kind, GeneratorExit)):
                 raise NotConnected(
-                    f"What was taken last from queue {self.queue!r} may be in it again: {error}"
+                    f"What was removed last from queue {self.queue!r} may be in it again: {error}"
                 ) from error
         finally:
             self._ended = time.monotonic()
@@ -139,12 +139,12 @@ class Walk:
         while portion:
             while len(portion) > 1:
                 yield self._checked(portion.popleft())
-            # Before the last one: once all of a consumer are taken, the queue would seem to be free for another walker.
+            # Before the last one: once all of a consumer are removed, the queue would seem to be free for another walker.
             following = self._next_portion() or self._late_portion()
             yield self._checked(portion.popleft())
             portion = following
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
         """
         Remove messages of this walk from the queue: call it once their copies are confirmed.
 
@@ -152,7 +152,7 @@ class Walk:
         """
         if not deliveries or self._consumers is None:
             return
-        self._has_taken = True
+        self._has_removed = True
         consumers = self._consumers
         self._check()
         if not self._ask(lambda _, on_done: on_done(consumers.acknowledge(deliveries))):
@@ -205,7 +205,7 @@ class Walk:
             return False
         self.total = 1 + (state.ready or 0)
         self._portions = Portions.of(self.total, by_closing, int(connection.params.channel_max or 0))
-        self._first = first
+        self._ahead = first
         return True
 
     # ---- read -------------------------------------------------------------------------------------------------------
@@ -215,27 +215,32 @@ class Walk:
         if self._consumers is None:
             return deque()
         self._check()
-        if self._first is not None:
-            consumer, self._first = self._first, None
-        elif self._is_over or self._requested >= self.total:
+        consumer, self._ahead = self._ahead or self._following(), None
+        if consumer is None:
             return deque()
-        else:
-            consumer = self._subscribe(min(self._portions.size, self.total - self._requested))
-        self._fill(consumer)
+        self._wait_until_complete(consumer)
+        # The broker delivers to it while this portion is used, and to no other one before.
+        self._ahead = self._following()
         return consumer.deliveries
+
+    def _following(self) -> WalkConsumer | None:
+        """Subscribe for what has not been requested yet, at most one portion; `None` if that is nothing."""
+        if self._is_over or self._requested >= self.total:
+            return None
+        return self._subscribe(min(self._portions.size, self.total - self._requested))
 
     def _subscribe(self, credit: int) -> WalkConsumer:
         consumers = self._consumers
         assert consumers is not None
         # The broker requeues in the order of the tags.
         consumer = self._last = WalkConsumer(f"{process_name()} walk {self._subscribed:05}", credit)
-        alone = self._portions.alone
+        own_channel = self._portions.own_channels
         self._subscribed += 1
         self._requested += credit
-        self._walker.send(lambda connection: consumers.subscribe(connection, consumer, alone), self._answers)
+        self._walker.send(lambda connection: consumers.subscribe(connection, consumer, own_channel), self._answers)
         return consumer
 
-    def _fill(self, consumer: WalkConsumer) -> None:
+    def _wait_until_complete(self, consumer: WalkConsumer) -> None:
         """Wait until a consumer has got all its messages, or the queue has no more of them."""
         arrived, checks, silent_since = -1, 0, time.monotonic()
         while not consumer.is_complete:
@@ -325,7 +330,7 @@ class Walk:
                 portion.clear()
 
     def _requeue(self, in_steps: bool = True) -> None:
-        """Requeue what was not taken; `in_steps`, each of which waits until the one before has taken effect."""
+        """Requeue what was not removed; `in_steps`, each of which waits until the one before has taken effect."""
         consumers, self._consumers = self._consumers, None
         if consumers is None:
             return
@@ -372,12 +377,12 @@ class Walk:
             case SubscriptionEnded():
                 return Unroutable(
                     f"The broker ended the reading of queue {self.queue!r}: it was deleted, or has lost its leader. What was "
-                    f"not taken is in the queue, if it exists."
+                    f"not removed is in the queue, if it exists."
                 )
         return channel_error(needs_read(error), f"reading queue {self.queue!r}", "read")
 
     def _lost(self) -> str:
-        return f"The connection to RabbitMQ was lost while reading queue {self.queue!r}: what was not taken is in the queue."
+        return f"The connection to RabbitMQ was lost while reading queue {self.queue!r}: what was not removed is in the queue."
 
 
 def is_known(state: QueueState) -> bool:

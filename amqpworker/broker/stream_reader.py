@@ -77,7 +77,7 @@ class StreamReader:
         self._last_read: tuple[int, bytes] | None = None
         self._must_match = False
         self._refused: set[Requirement] = set()
-        self._logged = ""
+        self._logged_reason = ""
         self._failures = 0
 
     @property
@@ -237,11 +237,10 @@ class StreamReader:
         self.is_caught_up = True
         self.failure = None
         self._failures = 0
-        if self._logged:
-            self._logged = ""
+        if self._logged_reason:
+            self._logged_reason = ""
             log.info("stream_followed", stream=self.stream.name)
         self._on_change()
-
         if self._current is not None:
             self._check_later(self._current)
 
@@ -306,8 +305,8 @@ class StreamReader:
         self._on_change()
 
     def _log_once(self, error: AmqpWorkerError) -> None:
-        if str(error) != self._logged:
-            self._logged = str(error)
+        if str(error) != self._logged_reason:
+            self._logged_reason = str(error)
             effect = "what was read before stays valid; trying again"
             log.warning("stream_not_followed", stream=self.stream.name, reason=str(error), effect=effect)
 
@@ -319,7 +318,7 @@ class StreamReader:
 
 
 def offset_of(delivery: Delivery) -> int:
-    """Return the offset of an entry in its stream, -1 if it is none."""
+    """Return the offset of an entry in its stream, -1 if the broker has not given one."""
     headers: Any = delivery.properties.headers or {}
     offset = headers.get(OFFSET)
     return offset if isinstance(offset, int) else -1

@@ -27,13 +27,17 @@ class Subscriber:
         self._without_timeout: set[str] = set()
         # As it was set last, for the queues whose prefetch was set.
         self._prefetch: Mapping[str, int] = {}
-        self.has_changed = False
-        """Whether numbers were set since the consumer reset this."""
+        self._has_changed = False
 
     def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
         """Use these numbers, by work queue, in place of those of subscriptions, from the next consumer on; from any thread."""
         self._prefetch = prefetch
-        self.has_changed = True
+        self._has_changed = True
+
+    def take_changed(self) -> bool:
+        """Return whether numbers were set since this was called last."""
+        has_changed, self._has_changed = self._has_changed, False
+        return has_changed
 
     def prefetch_of(self, channel: ConsumerChannel) -> int:
         """Return the prefetch that the consumer of a channel should have."""
@@ -51,14 +55,14 @@ class Subscriber:
         if opened is None:
             return
         tag, prefetch, version = self._tags.make(channel.queue), self.prefetch_of(channel), version_of(connection)
-        if channel.is_limited:
-            opened.limit_none()
+        if channel.has_shared_limit:
+            opened.remove_shared_limit()
 
         def on_answered() -> None:
             if not channel.is_open:
                 return
             if resubscribes_silently(version):
-                channel.limit()
+                channel.set_shared_limit()
             on_consumed(tag, prefetch)
 
         arguments = {} if channel.queue in self._without_timeout else ack_timeout_arguments(self._settings, version)

@@ -187,7 +187,7 @@ class TokenQueue(PublishCore):
             if term is not self._current:
                 return
             if resubscribes_silently(version_of(connection)):
-                channel.limit_all()
+                channel.set_shared_limit()
             self._pauses = 0
             self._listener.on_subscribed(term.term)
 

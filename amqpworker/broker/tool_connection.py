@@ -93,14 +93,14 @@ class ToolConnection:
 
     def state_of(self, queue: str) -> QueueState:
         """Return the state of a queue; raises Unroutable if it does not exist."""
+        what = f"reading queue {queue!r}"
         try:
-            answer: QueueState = self.on_channel(lambda channel, on_done: channel.ask(queue, on_done))
+            answer: QueueState = self.on_channel(lambda channel, on_done: channel.ask(queue, on_done), what)
         except AccessRefused as error:
-            refused = needs_read(error.__cause__ or error)
-            raise channel_error(refused, f"reading queue {queue!r}", "read") from error
+            raise channel_error(needs_read(error.__cause__ or error), what, "read") from error
         return answer
 
-    def on_channel(self, action: Action, what: str = "checking the topology") -> Any:
+    def on_channel(self, action: Action, what: str) -> Any:
         """Return the broker's answer to what `action` does on a channel of its own; `what` is that, for errors."""
         answers: Answers = SimpleQueue()
 

@@ -30,20 +30,20 @@ OTHER_CHANNELS = 2
 
 @dataclass(frozen=True, slots=True)
 class Portions:
-    """How a queue is walked: `size` messages for each consumer, each consumer `alone` on its channel or all on one."""
+    """How a queue is walked: `size` messages for each consumer, and whether they have `own_channels` or share one."""
 
     size: int
-    alone: bool
+    own_channels: bool
 
     @classmethod
     def of(cls, messages: int, by_closing: bool, channel_max: int) -> Portions:
         """Return the portions of a queue with this many messages; `channel_max` is 0 if the broker has no limit."""
-        alone = by_closing and messages > (MAX_CONSUMERS - 1) * PORTION
-        if not alone or channel_max == 0:
-            return cls(PORTION, alone)
+        own_channels = by_closing and messages > (MAX_CONSUMERS - 1) * PORTION
+        if not own_channels or channel_max == 0:
+            return cls(PORTION, own_channels)
         # A broker that allows few channels has to keep more in memory.
         most = max(PORTION, -(-messages // max(1, channel_max - OTHER_CHANNELS)))
-        return cls(min(most, MAX_PREFETCH), alone)
+        return cls(min(most, MAX_PREFETCH), own_channels)
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +58,7 @@ class WalkConsumer:
     deliveries: deque[Delivery] = field(default_factory=deque)
     is_subscribed: bool = False
     is_cancelled: bool = False
-    _taken: bytearray = field(default_factory=bytearray)
+    _removed: bytearray = field(default_factory=bytearray)
 
     @property
     def is_complete(self) -> bool:
@@ -70,17 +70,17 @@ class WalkConsumer:
         if not self.arrived:
             self.first_tag = delivery.tag
         self.arrived += 1
-        self._taken.append(0)
+        self._removed.append(0)
         self.deliveries.append(delivery)
 
-    def take(self, delivery: Delivery) -> None:
+    def note_removed(self, delivery: Delivery) -> None:
         """Note that a delivery is not requeued."""
-        self._taken[delivery.tag - self.first_tag] = 1
+        self._removed[delivery.tag - self.first_tag] = 1
 
     @property
-    def last_untaken(self) -> int | None:
-        """The tag of the last delivery that is to be requeued; `None` if all are taken."""
-        place = self._taken.rfind(0)
+    def last_to_requeue(self) -> int | None:
+        """The tag of the last delivery that is to be requeued; `None` if all are removed."""
+        place = self._removed.rfind(0)
         return None if place < 0 else self.first_tag + place
 
 
@@ -120,17 +120,17 @@ class WalkConsumers(ChannelListener):
         self._by_closing = by_closing
         self._on_progress = on_progress
         self._on_error = on_error
-        self._made: dict[str, WalkConsumer] = {}
+        self._by_tag: dict[str, WalkConsumer] = {}
         self._trackers: dict[PikaChannel, AckTracker] = {}
         self._closing: dict[int, Callable[[], None]] = {}
         self._is_ending = False
 
-    # ---- take -------------------------------------------------------------------------------------------------------
+    # ---- read and remove --------------------------------------------------------------------------------------------
 
-    def subscribe(self, connection: PikaConnection, consumer: WalkConsumer, alone: bool) -> None:
-        """Subscribe once more, on the channel of the last consumer unless this one is to be `alone`."""
-        last = next(reversed(self._made.values()), None)
-        self._made[consumer.tag] = consumer
+    def subscribe(self, connection: PikaConnection, consumer: WalkConsumer, own_channel: bool) -> None:
+        """Subscribe once more, on the channel of the last consumer, or with `own_channel` on a new one."""
+        last = next(reversed(self._by_tag.values()), None)
+        self._by_tag[consumer.tag] = consumer
 
         def on_opened(channel: PikaChannel) -> None:
             if self._is_ending:
@@ -147,14 +147,14 @@ class WalkConsumers(ChannelListener):
             consumer.is_subscribed = True
             self._on_progress()
 
-        if last is not None and last.channel is not None and not alone:
+        if last is not None and last.channel is not None and not own_channel:
             consume(last.channel)
         else:
             connection.open_channel(self, on_opened, lambda error: self._on_closed(consumer, error))
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a message; the last one of a consumer ends its subscription, so that an ack makes room for no other one."""
-        consumer = self._made.get(delivery.consumer_tag)
+        consumer = self._by_tag.get(delivery.consumer_tag)
         if consumer is None:
             return
         consumer.receive(delivery)
@@ -165,8 +165,8 @@ class WalkConsumers(ChannelListener):
     @property
     def counted(self) -> int:
         """How many of the consumers the broker counts for certain: those that may get messages, or have some that stay."""
-        made = self._made.values()
-        return sum(one.last_untaken is not None or (one.is_subscribed and not one.is_cancelled) for one in made)
+        made = self._by_tag.values()
+        return sum(one.last_to_requeue is not None or (one.is_subscribed and not one.is_cancelled) for one in made)
 
     def cancel(self, consumer: WalkConsumer) -> None:
         """End a subscription; what it has got stays with it."""
@@ -178,13 +178,13 @@ class WalkConsumers(ChannelListener):
         """Remove messages from the queue, each once; false if a channel has ended, so that they are in the queue again."""
         tags: dict[PikaChannel, list[int]] = {}
         for delivery in deliveries:
-            consumer = self._made[delivery.consumer_tag]
+            consumer = self._by_tag[delivery.consumer_tag]
             if consumer.channel is None or not consumer.channel.is_open:
                 return False
-            consumer.take(delivery)
+            consumer.note_removed(delivery)
             tags.setdefault(consumer.channel, []).append(delivery.tag)
-        for channel, taken in tags.items():
-            for tag, multiple in self._trackers.setdefault(channel, AckTracker()).settle(taken):
+        for channel, removed in tags.items():
+            for tag, multiple in self._trackers.setdefault(channel, AckTracker()).settle(removed):
                 channel.ack(tag, multiple)
             channel.flush()
         return True
@@ -194,10 +194,10 @@ class WalkConsumers(ChannelListener):
     def end(self, on_ready: Callable[[list[RequeueStep]], None]) -> None:
         """Subscribe no more; `on_ready` is called with what requeues the rest, once no delivery is under way."""
         self._is_ending = True
-        channels = list(dict.fromkeys(one.channel for one in self._made.values() if one.channel is not None))
+        channels = list(dict.fromkeys(one.channel for one in self._by_tag.values() if one.channel is not None))
         waiting = [channel for channel in channels if channel.is_open]
 
-        def on_settled() -> None:
+        def on_finished() -> None:
             waiting.pop()
             if not waiting:
                 on_ready(self._steps(channels))
@@ -205,31 +205,31 @@ class WalkConsumers(ChannelListener):
         if not waiting:
             on_ready([])
         for channel in list(waiting):
-            self._settle(channel, on_settled)
+            self._finish(channel, on_finished)
 
-    def _settle(self, channel: PikaChannel, on_settled: Callable[[], None]) -> None:
-        """Call `on_settled` once the consumers of a channel have all their deliveries, and the broker all acks."""
+    def _finish(self, channel: PikaChannel, on_finished: Callable[[], None]) -> None:
+        """Call `on_finished` once the consumers of a channel have all their deliveries, and the broker all acks."""
         if not self._by_closing:
-            for consumer in self._made.values():
+            for consumer in self._by_tag.values():
                 if consumer.channel is channel:
                     self.cancel(consumer)
             # Its answer is behind the last delivery of a cancelled consumer.
-            channel.ask(self._queue, lambda _: on_settled())
+            channel.ask(self._queue, lambda _: on_finished())
         elif channel in self._trackers:
             # The broker gathers acks if there are many, and forgets them at the close of the channel. Two more commands of this
             # channel, one after the other, are behind all of them; what the new consumer may get is newer than all others.
-            tag = f"{next(reversed(self._made))} last"
-            channel.consume(self._queue, 1, tag, lambda: channel.cancel(tag, on_settled))
+            tag = f"{next(reversed(self._by_tag))} last"
+            channel.consume(self._queue, 1, tag, lambda: channel.cancel(tag, on_finished))
         else:
-            on_settled()
+            on_finished()
 
     def _steps(self, channels: list[PikaChannel]) -> list[RequeueStep]:
         """Return what requeues everything in order."""
         if self._by_closing:
-            counts = [sum(one.channel is channel for one in self._made.values()) for channel in channels]
+            counts = [sum(one.channel is channel for one in self._by_tag.values()) for channel in channels]
             return [RequeueStep(channel, None, sum(counts[place + 1 :])) for place, channel in enumerate(channels)]
-        found = [(one.channel, tag) for one in self._made.values() if one.channel and (tag := one.last_untaken)]
-        # Consumers of which all messages were taken vanish once the broker has their acks.
+        found = [(one.channel, tag) for one in self._by_tag.values() if one.channel and (tag := one.last_to_requeue)]
+        # Consumers of which all messages were removed vanish once the broker has their acks.
         acked = RequeueStep(None, None, len(found))
         nacks = [RequeueStep(channel, tag, len(found) - place) for place, (channel, tag) in enumerate(found, 1)]
         return [acked, *nacks, *(RequeueStep(channel, None, 0) for channel in channels)]

@@ -223,7 +223,7 @@ def import_letters(
 class _Nowhere:
     """Letters of a file are not removed from it."""
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
         """Do nothing."""
 
 

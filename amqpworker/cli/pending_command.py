@@ -86,7 +86,7 @@ def list_pending(
     Exit codes: 0 listed, also if there are none; 1 you did not agree; 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_array, print_table
-    from amqpworker.client.pending_api import selection
+    from amqpworker.client.pending import selection
 
     before = None if due_before is None else time_or_seconds(due_before, "--due-before")
     chosen = selection(task, queue, before, datetime.now(UTC).timestamp())
@@ -116,7 +116,7 @@ def show(
     Exit codes: 0 shown, 1 not found, 2 the levels could not be read.
     """
     from amqpworker.cli.pending_listing import print_whole, whole
-    from amqpworker.client.pending_api import find
+    from amqpworker.client.pending import find
 
     with _ladder(_app(context, app, url, namespace), yes) as walk:
         found = find(walk, message)
@@ -156,7 +156,7 @@ def cancel(
 
     Exit codes: 0 cancelled, 1 it may not be announced: cancel again; 2 the levels could not be read.
     """
-    from amqpworker.client.pending_api import cancel as cancel_messages
+    from amqpworker.client.pending import cancel as cancel_messages
 
     moment = future_time(due, "--due", "Without --due, the cancel holds for a week from now on.")
     due_at = None if moment is None else moment.timestamp()
@@ -206,13 +206,13 @@ def reschedule(
 
     Exit codes: 0 rescheduled, 1 not found, or you did not agree; 2 the levels could not be read.
     """
-    from amqpworker.client.pending_api import reschedule as reschedule_message
-    from amqpworker.client.pending_api import seconds_of
+    from amqpworker.client.pending import delay_function
+    from amqpworker.client.pending import reschedule as reschedule_message
 
     if (delay is not None) + (at is not None) + now != 1:
         raise InvalidArguments("Use one of --delay, --at and --now.")
     moment = future_time(at, "--at", "For now there is --now.")
-    seconds = seconds_of(0.0 if now else seconds_or_none(delay, "--delay"), moment)
+    seconds = delay_function(0.0 if now else seconds_or_none(delay, "--delay"), moment)
     found = _app(context, app, url, namespace)
     with closing_app(found), _ladder(found, yes) as walk:
         due = reschedule_message(found, walk, message, seconds)
@@ -234,7 +234,7 @@ def _app(context: typer.Context, app: str | None, url: str | None, namespace: st
 @contextmanager
 def _ladder(app: App, yes: bool) -> Iterator[LadderWalk]:
     """Connect to read the ladder, once the user agrees, and report at the end how long a level was kept from delivering."""
-    from amqpworker.client.pending_api import Pending
+    from amqpworker.client.pending import Pending
 
     walk = Pending(app, on_busy=_report).walk()
     try:

@@ -67,7 +67,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 # What the commands load late; it must be loaded before the app's folder is on the path, whose modules might hide it.
 LOADED_LATE = (
     "amqpworker.broker.admin",
-    "amqpworker.client.dead_letters_api",
+    "amqpworker.client.dead",
     "amqpworker.broker.management",
     "rich.progress",
     "rich.table",

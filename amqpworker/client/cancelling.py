@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from amqpworker.client.send_errors import may_send_again, refuse_io_thread
-from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultStoreError, Unroutable
+from amqpworker.errors import InvalidArguments, ResultStoreError, Unroutable
 from amqpworker.model.cancel import REASON, Cancel, encode_cancel, holds_until, stored_id
-from amqpworker.model.headers import FIRST_SENT, time_of, time_text
+from amqpworker.model.headers import first_sent_text, time_text
 from amqpworker.model.message import MAX_SHORT_BYTES, Delivery, Publication, fits_short_string
 from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import encode_failed
@@ -24,7 +23,7 @@ from amqpworker.routing.envelope import is_valid_reply_to, publication_of_reply
 
 if TYPE_CHECKING:
     from amqpworker.client.producer import Producer
-    from amqpworker.routing.queues import Plan, Requirement
+    from amqpworker.routing.queues import Plan
     from amqpworker.settings import Settings
 
 BATCH = 1000
@@ -88,38 +87,19 @@ def _checked_id(task_id: str) -> str:
 
 
 def _publish(app: CancellingApp, publications: Sequence[Publication], delayed: bool) -> None:
-    """Publish entries of the stream, as often as it takes until `send_timeout` is over: an entry that is doubled does no harm."""
+    """Publish entries of the stream of cancels: one that is doubled does no harm."""
     plan = app.plan
     required = plan.if_declared(plan.cancelled)
     requirements = (*required, *plan.if_declared(plan.ladder)) if delayed else required
     until = time.monotonic() + app.settings.send_timeout
     for start in range(0, len(publications), BATCH):
-        batch = publications[start : start + BATCH]
-        refuse_io_thread(None)
-        while (error := _publish_batch(app.producer, batch, requirements)) is not None:
-            if not may_send_again(error, until):
-                raise _described(error, plan)
-
-
-def _publish_batch(
-    producer: Producer, batch: Sequence[Publication], requirements: tuple[Requirement, ...]
-) -> AmqpWorkerError | None:
-    lane = producer.publisher.sends
-    pending = [lane.publish(one, requirements, None, None, False, True) for one in batch]
-    producer.wake()
-    for one in pending:
-        one.wait()
-    return next((one.error for one in pending if one.error is not None), None)
-
-
-def _described(error: AmqpWorkerError, plan: Plan) -> AmqpWorkerError:
-    """Return an error of an entry; one that was returned has another reason than a message for a misspelled queue."""
-    if isinstance(error, Unroutable):
-        return Unroutable(
-            f"Nothing was cancelled: the stream {plan.names.cancelled!r} does not exist on this broker, or is not bound. "
-            f"Declare it, with `amqpworker topology declare`."
-        )
-    return error
+        try:
+            app.producer.publish_all(publications[start : start + BATCH], requirements, until)
+        except Unroutable as error:
+            raise Unroutable(
+                f"Nothing was cancelled: the stream {plan.names.cancelled!r} does not exist on this broker, or is not bound. "
+                f"Declare it, with `amqpworker topology declare`."
+            ) from error
 
 
 def _store(store: ResultStore, cancels: Sequence[Cancel], now: float) -> None:
@@ -149,8 +129,7 @@ def report_removed(app: CancellingApp, deliveries: Iterable[Delivery]) -> None:
     for delivery in deliveries:
         properties = delivery.properties
         if results is not None and properties.message_id is not None:
-            sent = time_of((properties.headers or {}).get(FIRST_SENT))
-            first_sent = "" if sent is None else time_text(sent)
+            first_sent = first_sent_text(properties.headers)
             error = results.write_unless_there(
                 properties.message_id, "failed", properties.type or "", reply, first_sent
             )

@@ -20,21 +20,20 @@ class BlockedPlaces:
     def __init__(self) -> None:
         self._reported: set[str] = set()
 
-    def report(self, method: str) -> None:
+    def report(self, method: str, instead: str) -> None:
         """Warn that a method was called in a thread that runs an event loop, unless that was done for this place."""
         place = _place(sys._getframe(1))  # noqa: SLF001 - as `warnings` does
         if place in self._reported:
             return
         self._reported.add(place)
-        instead = "async for … in …asend_each(…)" if method == "send_each" else f"await …a{method}(…)"
         log.warning("blocking_in_event_loop", place=place, method=method, instead=instead)
 
 
-def warn_in_event_loop(method: str) -> None:
-    """Warn if this thread runs an event loop, which can run nothing while the method waits."""
+def warn_in_event_loop(method: str, has_counterpart: bool = True) -> None:
+    """Warn if this thread runs an event loop, which can run nothing while the method waits; some have one for coroutines."""
     # The function that does not raise: an exception for each message would cost more than all else here.
     if asyncio._get_running_loop() is not None:  # noqa: SLF001
-        PLACES.report(method)
+        PLACES.report(method, _instead_of(method) if has_counterpart else "await asyncio.to_thread(…)")
 
 
 def require_event_loop() -> None:
@@ -46,6 +45,10 @@ def require_event_loop() -> None:
             "No event loop of asyncio runs here: amqpworker's methods for coroutines do not work in trio or without a loop. "
             "Use send() and call() in a thread instead."
         ) from None
+
+
+def _instead_of(method: str) -> str:
+    return "async for … in …asend_each(…)" if method == "send_each" else f"await …a{method}(…)"
 
 
 def _place(frame: FrameType | None) -> str:

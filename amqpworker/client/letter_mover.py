@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from amqpworker.broker.lane import Lane
 
 BATCH = 500
+WRITE_EVERY = 100
 MAX_ERRORS = 20
 # How much later than its deadline a publication may end.
 GRACE = 5.0
@@ -47,10 +48,10 @@ def no_copy(_: DeadLetter) -> None:
     """Make no copy: the letter is only removed."""
 
 
-class TakesLetters(Protocol):
+class RemovesLetters(Protocol):
     """What removes letters from their queue: a walk of it."""
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
         """Remove these messages."""
 
 
@@ -111,13 +112,13 @@ class LetterMover:
         self._size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
         self._next_batch = 0.0
 
-    def add(self, letter: DeadLetter, walk: TakesLetters) -> None:
+    def add(self, letter: DeadLetter, walk: RemovesLetters) -> None:
         """Move a letter together with others; raises the SendError for which no more can be moved."""
         self._batch.append(letter)
         if len(self._batch) >= self._size:
             self.flush(walk)
 
-    def flush(self, walk: TakesLetters) -> None:
+    def flush(self, walk: RemovesLetters) -> None:
         """Move what was added: returns once its copies are confirmed, and the letters removed; raises as `add` does."""
         batch, self._batch = self._batch, []
         if not batch:
@@ -136,17 +137,19 @@ class LetterMover:
         if error is not None:
             raise error
 
-    def _remove(self, under_way: _Batch, walk: TakesLetters) -> AmqpWorkerError | None:
+    def _remove(self, under_way: _Batch, walk: RemovesLetters) -> AmqpWorkerError | None:
         """Remove the letters whose copies are confirmed; return the error that ends the move, if there is one."""
         confirmed = under_way.confirmed()
         if confirmed:
-            walk.take([letter.message for letter in confirmed])
+            walk.remove([letter.message for letter in confirmed])
             for letter in confirmed:
                 self.moved.add(letter)
             self._on_moved(len(confirmed))
         for error in under_way.refused():
             self.moved.refuse(error)
-        return under_way.reason or (None if under_way.has_ended else UNKNOWN)
+        if under_way.reason is None and not under_way.has_ended:
+            return Unconfirmed("RabbitMQ did not confirm the copy in time: it may exist beside the letter.")
+        return under_way.reason
 
     def _keep_rate(self, count: int) -> None:
         """Wait until this many may leave."""
@@ -187,7 +190,8 @@ class _Batch:
             # Published again after a lost confirm it could be doubled, although its letter is still there.
             pending.resend = False
             pending.wanted = lambda: self._wanted
-            lane.submit(pending, urgent=number == last)
+            # The broker has work while the rest is encoded.
+            lane.submit(pending, urgent=number % WRITE_EVERY == 0 or number == last)
         if lane is not None:
             lane.session.keeper.wake()
 
@@ -211,7 +215,7 @@ class _Batch:
     def confirmed(self) -> list[DeadLetter]:
         """Return the letters whose copies are confirmed."""
         ends = self._ends.copy()
-        return [letter for number, letter in enumerate(self._letters) if ends.get(number, UNKNOWN) is None]
+        return [letter for number, letter in enumerate(self._letters) if number in ends and ends[number] is None]
 
     def refused(self) -> list[AmqpWorkerError]:
         """Return the errors that are about one letter each."""
@@ -221,6 +225,3 @@ class _Batch:
     def has_ended(self) -> bool:
         """Whether all copies have ended."""
         return len(self._ends) == len(self._letters)
-
-
-UNKNOWN = Unconfirmed("RabbitMQ did not confirm the copy in time: it may exist beside the letter.")

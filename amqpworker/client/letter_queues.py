@@ -41,7 +41,7 @@ def no_such_queue(plan: Plan, broker: ToolConnection, name: str) -> ConfigError:
     import difflib  # slow to load, and seldom needed
 
     if near := difflib.get_close_matches(work_queue, [name for name in known if name != work_queue], n=1):
-        return ConfigError(f"Queue {name!r} does not exist: did you mean `-q {near[0]}`?")
+        return ConfigError(f"Queue {name!r} does not exist: did you mean {near[0]!r}?")
     with suppress(AmqpWorkerError):  # this user may not read that queue either
         if work_queue != name and broker.depth(work_queue) is not None:
             return ConfigError(
@@ -74,7 +74,7 @@ class ReplayTargets:
         target = work_queue_of(letter.queue, routing_key) if self._to is None else self._to
         self._check(target)
         if target == letter.queue:
-            raise ConfigError(f"It is not known in which queue {letter.name!r} was: name one with --to.")
+            raise ConfigError(f"It is not known in which queue {letter.name!r} was: name the one to replay it to.")
         return publication_of_replay(letter, target, self._names, time.time())
 
     def _check(self, target: str) -> None:
@@ -82,5 +82,5 @@ class ReplayTargets:
         if target not in self._exists:
             self._exists[target] = self._broker.depth(target) is not None
         if not self._exists[target]:
-            hint = "declare it, or name another queue with --to" if self._to is None else "check its name"
+            hint = "declare it, or name another queue to replay them to" if self._to is None else "check its name"
             raise ConfigError(f"Queue {target!r}, to which letters are to be replayed, does not exist: {hint}.")

@@ -83,7 +83,7 @@ class LadderWalk:
         """
         Yield the walk of each level with all messages that it finds; the walk ends when the next one is asked for.
 
-        Those that are not taken may be met again in a lower level. The level is kept from delivering meanwhile. Raises
+        Those that are not removed may be met again in a lower level. The level is kept from delivering meanwhile. Raises
         QueueBusy, NotConnected, AccessRefused or SendError.
         """
         return self._walks(None)

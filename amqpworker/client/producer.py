@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import getpid
 from typing import TypeAlias
 
@@ -158,6 +158,27 @@ class Producer:
                 return
             if not may_send_again(pending.error, until):
                 raise with_message(pending.error, message)
+
+    def publish_all(
+        self, publications: Sequence[Publication], requirements: tuple[Requirement, ...], until: float
+    ) -> None:
+        """
+        Publish what may be doubled, and return once all of it is confirmed; raises the first error.
+
+        If the publisher had just been closed, another one publishes it, unless it is later than `until` (monotonic).
+        """
+        while True:
+            refuse_io_thread(None)
+            lane = self.publisher.sends
+            pending = [lane.publish(one, requirements, urgent=False, resend=True) for one in publications]
+            self.wake()
+            for one in pending:
+                one.wait()
+            error = next((one.error for one in pending if one.error is not None), None)
+            if error is None:
+                return
+            if not may_send_again(error, until):
+                raise error
 
     def send_each(self, messages: Iterable[Message]) -> Iterator[Ended]:
         """Send messages as `batch.send_each` does; raises ConfigError if the URL's files cannot be read, which affects all."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.pause_writer import PauseWriter
@@ -19,7 +19,21 @@ from amqpworker.model.paused import Change, Kind, Paused
 from amqpworker.text import did_you_mean
 
 if TYPE_CHECKING:
-    from amqpworker.app import App
+    from amqpworker.routing.queues import Plan
+
+
+class PausableApp(Protocol):
+    """What `app.queues` needs of an app."""
+
+    plan: Plan
+
+    @property
+    def tasks(self) -> Mapping[str, Any]:
+        """Its tasks by name, also by older names."""
+
+    @property
+    def remotes(self) -> Mapping[str, Any]:
+        """The tasks of other programs that it sends to, by name."""
 
 
 class QueueControl:
@@ -34,7 +48,7 @@ class QueueControl:
         SendError: the change was not confirmed in time; `Unconfirmed` if it may be in effect.
     """
 
-    def __init__(self, app: App, writer: PauseWriter) -> None:
+    def __init__(self, app: PausableApp, writer: PauseWriter) -> None:
         self._app = app
         self._writer = writer
 
@@ -69,15 +83,15 @@ class QueueControl:
 
     def paused(self) -> Paused:
         """Return the queues and tasks that are paused, each with the time since when (ISO 8601, in UTC)."""
-        warn_in_event_loop("queues.paused")
+        warn_in_event_loop("app.queues.paused", has_counterpart=False)
         return self._writer.read()
 
     def _pause(self, kind: Kind, name: str) -> bool:
-        warn_in_event_loop("queues.pause")
+        warn_in_event_loop("app.queues.pause", has_counterpart=False)
         return self._writer.write(Change("pause", kind, name, now_text(time.time())))
 
     def _resume(self, kind: Kind, name: str) -> bool:
-        warn_in_event_loop("queues.resume")
+        warn_in_event_loop("app.queues.resume", has_counterpart=False)
         try:
             known = self._queue(name) if kind == "queue" else self._task(name)
         except ConfigError:

@@ -17,21 +17,19 @@ PLACE = "#"
 
 # An apostrophe inside a word does not begin or end a quotation.
 _QUOTED = re.compile(r"""(?<!\w)'[^'\n]*'(?!\w)|"[^"\n]*"|`[^`\n]*`|(?<!\w)'[^'\n]*$|"[^"\n]*$""")
-_WORD = re.compile(r"[\w.:+-]+")
-_HEX = re.compile(r"[0-9a-fA-F]{8,}")
-_DIGIT = re.compile(r"\d")
+_QUOTES = ("'", '"', "`")
+# A whole word with a digit, or a whole word of hexadecimal digits: possessive, so that each character is read once.
+_DETAIL = re.compile(
+    r"(?<![\w.:+-])(?:(?:[^\W\d]++|[.:+-]++)*+\d[\w.:+-]*+|[0-9a-fA-F]{8,}+(?![\w.:+-]))",
+)
 
 
 def without_details(text: str) -> str:
     """Return a text without quoted parts, numbers and ids; a `#` is in their place."""
-    return _WORD.sub(_word, _QUOTED.sub(PLACE, text[:MAX_COMPARED]))
-
-
-def _word(found: re.Match[str]) -> str:
-    word = found.group()
-    if _DIGIT.search(word) is None and _HEX.fullmatch(word) is None:
-        return word
-    return PLACE
+    text = text[:MAX_COMPARED]
+    if any(quote in text for quote in _QUOTES):
+        text = _QUOTED.sub(PLACE, text)
+    return _DETAIL.sub(PLACE, text)
 
 
 def fingerprint_of(error_type: str, text: str) -> str:

@@ -131,6 +131,12 @@ def version_of(headers: Headers | None) -> int:
     return max(1, count_of((headers or {}).get(VERSION)) or 1)
 
 
+def first_sent_text(headers: Headers | None) -> str:
+    """Return when a message was sent first, as it is written, which identifies its result; "" if it has no such time."""
+    milliseconds = time_of((headers or {}).get(FIRST_SENT))
+    return "" if milliseconds is None else time_text(milliseconds)
+
+
 def _count_from(least: int) -> Callable[[HeaderValue], int | None]:
     def read(value: HeaderValue) -> int | None:
         count = count_of(value)

@@ -39,11 +39,3 @@ class Selection:
             # The last, since it takes longest.
             and (not self.groups or letter.fingerprint in self.groups)
         )
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether each letter is selected."""
-        return self == EVERYTHING
-
-
-EVERYTHING = Selection()

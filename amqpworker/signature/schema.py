@@ -53,8 +53,6 @@ FAIL_FAST = {"list", "tuple", "set", "frozenset"}
 if "fail_fast" in core_schema.DictSchema.__annotations__:
     FAIL_FAST |= {"dict"}
 BY_VALUE_ONLY = Enum._missing_.__func__  # type: ignore[attr-defined]
-
-
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -92,7 +90,7 @@ def schema_of(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) -
     schema, fields, _ = _checked(hints, optional, task)
     older: dict[str, str] = {}
     for name, key in fields.items():
-        for alias in _choices(key)[1:]:
+        for alias in _older_names(name, key) or ():
             if alias in fields or older.setdefault(alias, name) != name:
                 raise ConfigError(
                     f"{named(task, name)} has the older name {alias!r}, which another parameter has, too."
@@ -124,7 +122,7 @@ def _checked(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) ->
     fields = (schema["schema"] if definitions else schema)["fields"]
     for name, key in fields.items():
         what = named(task, name)
-        if key.keys() & {"serialization_alias", "serialization_exclude"} or _choices(key)[:1] not in ([], [name]):
+        if key.keys() & {"serialization_alias", "serialization_exclude"} or _older_names(name, key) is None:
             raise ConfigError(
                 f"{what} has an alias or an exclusion: a message has each parameter under its own name. Older names of a "
                 f"parameter are named after it: validation_alias=AliasChoices({name!r}, 'older_name')."
@@ -136,12 +134,12 @@ def _checked(hints: Mapping[str, Any], optional: AbstractSet[str], task: str) ->
     return schema, fields, definitions
 
 
-def _choices(key: Any) -> list[Any]:
-    """Return the names by which a key is read, if it has aliases; what is not just a name is returned as None."""
-    alias = key.get("validation_alias", [])
+def _older_names(name: str, key: Any) -> list[str] | None:
+    """Return by which names a key is read after its own; `None` if its own is not the first, or if one is a path."""
+    alias = key.get("validation_alias", name)
     paths = [[alias]] if isinstance(alias, str) else alias
-    choices = [path[0] if isinstance(path, list) and len(path) == 1 else None for path in paths]
-    return [None] if None in choices else choices
+    names: list[Any] = [path[0] if isinstance(path, list) and len(path) == 1 else None for path in paths]
+    return None if None in names or names[:1] != [name] else names[1:]
 
 
 def json_schema_of(name: str, hint: Any) -> dict[str, Any]:

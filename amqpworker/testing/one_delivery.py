@@ -23,8 +23,9 @@ from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Acceptance, Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.middleware import Middleware, MiddlewareStack
+from amqpworker.worker.pipeline import Acceptance, Pipeline
 from amqpworker.worker.settle import Settler
 
 if TYPE_CHECKING:

@@ -27,8 +27,7 @@ from amqpworker.worker.cancelled_runs import CancelledRuns
 from amqpworker.worker.cancels import Cancels, StoredCancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
-from amqpworker.worker.deferrals import UnknownTasksReport
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.isolation.isolated_process import IsolatedProcess
@@ -39,6 +38,7 @@ from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import AUTO, WorkerOptions
 from amqpworker.worker.pauses import Pauses
+from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
@@ -49,6 +49,7 @@ from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
 from amqpworker.worker.threads import Concurrency, RunnerThreads
+from amqpworker.worker.unknown_task_counts import UnknownTasksReport
 
 log = get_logger(__name__)
 
@@ -110,7 +111,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
-    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.deferrals, reporter)
+    hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.unknown_tasks, reporter)
     tuner = _prefetch_tuner(app, options, runners, consumer, stop_request, settler)
     _warn(app)
     return WorkerProcess(
@@ -178,7 +179,7 @@ def _lifespan(app: App, runners: RunnerThreads, stop_request: StopRequest) -> Li
 
 def _sharing(app: App, recorder: Recorder, runners: RunnerThreads, consumer: Consumer) -> Sharing:
     bits = bits_of(addresses(app.url), {one.work_queue for one in consumer.subscriptions})
-    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.hold)
+    return Sharing(recorder, bits, runners.has_room, consumer.subscribed, consumer.leave_to_others)
 
 
 def _hooks(app: App, settler: Settler, runners: RunnerThreads) -> HookThreads:

@@ -32,8 +32,8 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Acceptance, Pipeline
-from amqpworker.worker.work_queue import WorkQueue, drop_requeued
+from amqpworker.worker.pipeline import Acceptance, Pipeline
+from amqpworker.worker.start_queue import StartQueue, drop_requeued
 
 log = get_logger(__name__)
 
@@ -52,7 +52,7 @@ class EventLoopRunner:
     """
 
     def __init__(
-        self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery], waiting: WorkQueue
+        self, pipeline: Pipeline, slots: list[RunSlot], running: dict[int, Delivery], waiting: StartQueue
     ) -> None:
         self._pipeline = pipeline
         self._running = running

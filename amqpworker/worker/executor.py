@@ -1,9 +1,8 @@
 """
-The path of a delivery, from its claim until it is settled.
+Admit a delivery, and run its task.
 
-`Pipeline` is all of it, in order: claim, admit, run, decide, settle. Runner threads call `execute`, the event loop
-`execute_async`. An isolated process only runs (`TaskExecutor.run`): its worker process claims and admits before, and settles
-after.
+Decides whether a message may run, by its headers, the gates and what the worker knows of its task. `outcomes` decides what
+becomes of it, `pipeline` what precedes and follows that: the claim, and settling.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.errors import InvalidArguments, TaskCancelled
-from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import (
@@ -30,7 +28,7 @@ from amqpworker.model.headers import (
     version_of,
 )
 from amqpworker.model.message import JSON, Delivery, Properties, new_id
-from amqpworker.model.outcome import Discarded, Done, Outcome
+from amqpworker.model.outcome import Discarded, Outcome
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.signature.signature import Call
 from amqpworker.signature.versions import upgraded
@@ -45,9 +43,6 @@ from amqpworker.worker.middleware import MiddlewareStack
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
-    from amqpworker.worker.cancels import StoredCancels
-    from amqpworker.worker.isolation.isolation import Isolation
-    from amqpworker.worker.settle import Settler
 
 log = get_logger(__name__)
 
@@ -56,125 +51,6 @@ MAX_ATTEMPTS = 1_000_000_000
 
 Gate: TypeAlias = Callable[[Delivery, Mapping[str, int]], Outcome | None]
 """Returns the outcome of a message that must not run now, else None; it gets our parsed headers."""
-Settle: TypeAlias = Callable[[Delivery, Outcome, Run | None], None]
-
-
-class Acceptance:
-    """Which outcomes are still settled while the process ends: all, results only, or none."""
-
-    __slots__ = ("failures", "results")
-
-    def __init__(self) -> None:
-        self.failures = True
-        self.results = True
-
-    def ignore_failures(self) -> None:
-        """Settle results only: most likely a task fails because a resource that it uses has been closed."""
-        self.failures = False
-
-    def ignore_all(self) -> None:
-        """Settle nothing: the messages are redelivered."""
-        self.failures = self.results = False
-
-    def accepts(self, outcome: Outcome) -> bool:
-        """Return whether an outcome is to be settled."""
-        return self.failures or (self.results and isinstance(outcome, Done))
-
-
-class Pipeline:
-    """Takes deliveries from their claim until they are settled; safe to use from many threads."""
-
-    def __init__(
-        self,
-        executor: TaskExecutor,
-        settler: Settler,
-        isolation: Isolation,
-        stored_cancels: StoredCancels | None = None,
-    ) -> None:
-        self.executor = executor
-        self._stored_cancels = stored_cancels
-        self._settler = settler
-        self._isolation = isolation
-        self._process = os.getpid()
-
-    def execute(self, delivery: Delivery, slot: RunSlot, acceptance: Acceptance, isolated: bool = False) -> None:
-        """Run a delivery and settle it: in an isolated process if it or its task is `isolated`, else in this thread."""
-        if not delivery.channel.claim(delivery):
-            return  # it was requeued, or its channel is lost
-        run: Run | None = None
-        try:
-            admitted = self.executor.admit(delivery)
-            if isinstance(admitted, Run):
-                run = admitted
-                task_context.set(run)
-                refused = None if self._stored_cancels is None else self._stored_cancels.check(run)
-                if refused is not None:
-                    outcome = refused
-                else:
-                    slot.mark_running(key_of(delivery), run)
-                    call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
-                    outcome = call(run)
-            else:
-                outcome = admitted
-        except RunAbandoned:
-            task_context.set(None)
-            return
-        except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
-            outcome = outcomes.internal_error(delivery, error)
-        exit_if_forked_child(self._process)
-        slot.mark_free()
-        if acceptance.failures or acceptance.accepts(outcome):
-            self.settle(delivery, outcome, run)
-        task_context.set(None)
-
-    async def execute_async(
-        self, delivery: Delivery, slots: list[RunSlot], acceptance: Acceptance, settle: Settle
-    ) -> bool:
-        """As `execute`, in the event loop with one of the free `slots`; `settle` settles it. False if it is not claimed."""
-        if not (acceptance.results and delivery.channel.claim(delivery)):
-            return False
-        run: Run | None = None
-        slot = slots.pop()
-        try:
-            admitted = self.executor.admit(delivery)
-            if isinstance(admitted, Run):
-                run = admitted
-                task_context.set(run)
-                refused = None if self._stored_cancels is None else await self._stored_cancels.check_async(run)
-                if refused is not None:
-                    outcome = refused
-                else:
-                    slot.mark_running(key_of(delivery), run)
-                    outcome = await self.executor.call_async(run)
-            else:
-                outcome = admitted
-        except RunAbandoned:
-            return True
-        except BaseException as error:  # noqa: BLE001 - as above
-            outcome = outcomes.internal_error(delivery, error)
-        exit_if_forked_child(self._process)
-        slot.mark_free()
-        slots.append(slot)
-        if acceptance.failures or acceptance.accepts(outcome):
-            settle(delivery, outcome, run)
-        return True
-
-    def close(self) -> None:
-        """End the threads that it has."""
-        if self._stored_cancels is not None:
-            self._stored_cancels.close()
-
-    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
-        try:
-            self._settler.settle(delivery, outcome, run)
-        except BaseException as error:  # noqa: BLE001 - as above
-            following = outcomes.from_settle_error(delivery, outcome, error)
-            try:
-                self._settler.settle(delivery, following, run)
-            except BaseException as another:
-                log.error("not_settled", queue=delivery.queue, exc_info=another)
-                self._settler.settle(delivery, outcomes.REQUEUE)
 
 
 class TaskExecutor:
@@ -379,6 +255,7 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
 
 
 INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001
+"""A thread in this code is inside a task."""
 
 
 def _upgraded(run: Run) -> bytes:

@@ -152,7 +152,7 @@ class WorkerProcess:
                 log.error("worker_broken", reason=lost and lost.text, effect="it ends, and is replaced")
                 return FAILED
             # While messages are left to other processes, a thread that is idle again is not to wait for them.
-            self.stop_requested.wait(FIRST_CHECK if self.sharing.holds else CHECK)
+            self.stop_requested.wait(FIRST_CHECK if self.sharing.leaves_queues else CHECK)
         log.info("worker_draining", running=len(self.runners.running), timeout=self.drain_timeout)
         return self._shutdown()
 

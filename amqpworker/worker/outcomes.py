@@ -64,8 +64,8 @@ CLOCKS_APART = 5.0
 HARD_LIMIT_DELAY = 1.0
 # No isolated process could be started: the message is not to blame.
 NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
-# A message of a paused task waits this long in the delay ladder, each time: a power of two units, which is one level.
-PAUSE_STEP = 64.0
+# Each wait in the delay ladder is a power of two units, which is one level; nothing but the place in the queue changes.
+PAUSED = Deferred(64.0, "the task is paused")
 CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
 _CANCELLED_ERROR = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
 INTERRUPTED = Cancelled(Failure(_CANCELLED_ERROR, str(TaskCancelled())))
@@ -100,7 +100,7 @@ def unknown_task(delivery: Delivery, known: Iterable[str], now: float) -> Dead |
     if not name:
         return malformed("the message has no `type`: it is the name of the task to run")
     text = f"no task {name!r} is registered in this worker: {advice(name, known)}"
-    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+    return _deferred_or_dead(delivery, Dead("unknown-task", _failure("", text)), now)
 
 
 def newer_version(delivery: Delivery, version: int, known: int, now: float) -> Dead | Deferred:
@@ -108,13 +108,13 @@ def newer_version(delivery: Delivery, version: int, known: int, now: float) -> D
     text = (
         f"its arguments have version {version} of task {delivery.properties.type!r}, this worker knows version {known}"
     )
-    return _while_deployed(delivery, Dead("unknown-task", _failure("", text)), now)
+    return _deferred_or_dead(delivery, Dead("unknown-task", _failure("", text)), now)
 
 
 def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead | Deferred:
     """Return the outcome of a message whose arguments do not fit its task."""
     if isinstance(error, UnknownParameter):
-        return _while_deployed(delivery, malformed(str(error), InvalidArguments.__name__), now)
+        return _deferred_or_dead(delivery, malformed(str(error), InvalidArguments.__name__), now)
     if error.__cause__ is not None:  # an upgrade has failed
         found = failure_of(error.__cause__)
         return Dead(
@@ -123,7 +123,7 @@ def not_decoded(delivery: Delivery, error: InvalidArguments, now: float) -> Dead
     return malformed(str(error), type(error).__name__)
 
 
-def _while_deployed(delivery: Delivery, dead: Dead, now: float) -> Dead | Deferred:
+def _deferred_or_dead(delivery: Delivery, dead: Dead, now: float) -> Dead | Deferred:
     """
     Return the outcome of a message from newer code than the worker's: it waits for a worker that has it, or is `dead`.
 
@@ -149,11 +149,6 @@ def from_times(headers: Mapping[str, int], properties: Properties, now: float) -
         log.warning("task_runs_early", id=properties.message_id, task=properties.type, early=round(eta / 1000 - now, 3))
         return None
     return Postpone(eta / 1000 - now, "it was delivered before its time")
-
-
-def paused() -> Deferred:
-    """Return the outcome of a message whose task is paused: nothing but its place in the queue changes."""
-    return Deferred(PAUSE_STEP, "the task is paused")
 
 
 # ---- after the task has run -----------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Pauses(Service):
         name = delivery.properties.type or ""
         task = self._tasks.get(name)
         if name in self._paused_tasks or (task is not None and task.name in self._paused_tasks):
-            return outcomes.paused()
+            return outcomes.PAUSED
         return None
 
     # ---- in the main thread -----------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ Decides which runs are measured, and when another prefetch is asked for; `prefet
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from amqpworker.hooks import Settled
 from amqpworker.model.message import Delivery
@@ -19,6 +20,37 @@ from amqpworker.worker.service import Service
 CHANGE_EVERY = 10.0
 # Runs that are measured between two beats: all of them if there are few; else some are enough for their average.
 SAMPLES = 64
+
+
+@dataclass(slots=True)
+class _TunedQueue:
+    """A queue: the `fitting` number for its work, `spare` places for stuck messages, and the `prefetch` that was set."""
+
+    places: Places
+    fitting: int = field(init=False)
+    prefetch: int = field(init=False)
+    spare: int = 0
+    work: Work = field(default_factory=Work)
+    not_before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.fitting = self.prefetch = self.places.first_prefetch
+
+    def tune(self, work: Work, coroutines: int, stuck: int, now: float) -> bool:
+        """Decide on a prefetch by this work, and by how many coroutines run; return whether these were enough runs."""
+        before = self.prefetch
+        # Nothing more can arrive while coroutines fill the prefetch, although others could run beside them.
+        is_enough = work.is_enough(self.places) or coroutines >= before
+        if is_enough:
+            self.fitting = fitting_prefetch(work, self.places, self.fitting)
+            self.work = self.work.halved()
+        # Coarse, since each change delivers a whole prefetch anew.
+        if not self.spare / 2 <= stuck <= self.spare:
+            self.spare = min(stuck, MAX_AUTO)
+        self.prefetch = min(self.fitting + self.spare, MAX_PREFETCH)
+        if is_enough or self.prefetch != before:
+            self.not_before = now + CHANGE_EVERY
+        return is_enough
 
 
 class PrefetchTuner(Service):
@@ -40,19 +72,12 @@ class PrefetchTuner(Service):
         set_prefetch: Callable[[Mapping[str, int]], None],
         wake: Callable[[], None] = lambda: None,
     ) -> None:
-        self._places = places
+        self._queues = {queue: _TunedQueue(one) for queue, one in places.items()}
         self._running = running
         self._is_coroutine = is_coroutine
         self._stuck = stuck
         self._set_prefetch = set_prefetch
         self._wake = wake
-        # The number that fits the work, and the one that was set.
-        self._fitting = {queue: one.first_prefetch for queue, one in places.items()}
-        self._prefetch = dict(self._fitting)
-        # For how many stuck messages there are places in addition: coarse, since each change delivers a whole prefetch anew.
-        self._spare = dict.fromkeys(places, 0)
-        self._work = dict.fromkeys(places, Work())
-        self._not_before = dict.fromkeys(places, 0.0)
         self._samples: deque[tuple[Delivery, float]] = deque()
         self._to_measure = SAMPLES if places else 0
         # At first quick tasks would wait for the broker until the next beat.
@@ -78,38 +103,31 @@ class PrefetchTuner(Service):
     def beat(self, now: float) -> None:
         """Take what was measured, and set a prefetch that fits, at most once in ten seconds for each queue."""
         while self._samples:
-            self._add(self._work, *self._samples.popleft())
-        self._to_measure = SAMPLES if self._places else 0
-        due = [queue for queue, moment in self._not_before.items() if now >= moment]
+            delivery, seconds = self._samples.popleft()
+            if (queue := self._queues.get(delivery.queue)) is not None:
+                queue.work = queue.work.plus(seconds, self._is_coroutine(delivery))
+        self._to_measure = SAMPLES if self._queues else 0
+        due = {name: queue for name, queue in self._queues.items() if now >= queue.not_before}
         if not due:
             return
-        running = [(one, seconds) for one, seconds in self._running() if seconds >= WAITING_SECONDS]
-        work, stuck = self._with(running), self._stuck()
-        coroutines = [one.queue for one, _ in running if self._is_coroutine(one)]
-        before = dict(self._prefetch)
-        for queue in due:
-            places = self._places[queue]
-            # Nothing more can arrive while coroutines fill the prefetch, although others could run beside them.
-            is_enough = work[queue].is_enough(places) or coroutines.count(queue) >= self._prefetch[queue]
-            if is_enough:
-                self._fitting[queue] = fitting_prefetch(work[queue], places, self._fitting[queue])
-                self._work[queue] = self._work[queue].halved()
-                self._has_decided = True
-            if not self._spare[queue] / 2 <= stuck <= self._spare[queue]:
-                self._spare[queue] = min(stuck, MAX_AUTO)
-            self._prefetch[queue] = min(self._fitting[queue] + self._spare[queue], MAX_PREFETCH)
-            if is_enough or self._prefetch[queue] != before[queue]:
-                self._not_before[queue] = now + CHANGE_EVERY
-        if self._prefetch != before:
-            self._set_prefetch(dict(self._prefetch))
+        work, coroutines = self._work_so_far()
+        stuck, before = self._stuck(), self._prefetch()
+        for name, queue in due.items():
+            self._has_decided |= queue.tune(work[name], coroutines[name], stuck, now)
+        if (prefetch := self._prefetch()) != before:
+            self._set_prefetch(prefetch)
 
-    def _with(self, running: Sequence[tuple[Delivery, float]]) -> dict[str, Work]:
-        """Return the work so far, with what has run for a while and has not ended."""
-        work = dict(self._work)
-        for delivery, seconds in running:
-            self._add(work, delivery, seconds)
-        return work
+    def _work_so_far(self) -> tuple[dict[str, Work], Counter[str]]:
+        """Return the work of each queue, with what has run for a while and has not ended, and how many coroutines that is."""
+        work = {name: queue.work for name, queue in self._queues.items()}
+        coroutines: Counter[str] = Counter()
+        for delivery, seconds in self._running():
+            name = delivery.queue
+            if name in work and seconds >= WAITING_SECONDS:
+                is_coroutine = self._is_coroutine(delivery)
+                work[name] = work[name].plus(seconds, is_coroutine)
+                coroutines[name] += is_coroutine
+        return work, coroutines
 
-    def _add(self, work: dict[str, Work], delivery: Delivery, seconds: float) -> None:
-        if delivery.queue in work:
-            work[delivery.queue] = work[delivery.queue].plus(seconds, self._is_coroutine(delivery))
+    def _prefetch(self) -> dict[str, int]:
+        return {name: queue.prefetch for name, queue in self._queues.items()}

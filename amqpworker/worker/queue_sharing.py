@@ -1,8 +1,8 @@
 """
 Leave messages to idle processes of the same supervisor, so that they do not wait behind long tasks.
 
-Decides when this process holds a queue, which means that it takes nothing from it: while all threads that serve it are busy
-with long tasks, and another process that consumes it has an idle one.
+Decides when this process leaves a queue to others, which means that it takes nothing from it: while all threads that serve it
+are busy with long tasks, and another process that consumes it has an idle one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Sharing(Service):
     Compares this process with the others by the flight recorder.
 
     `bits` gives the bit of each queue, `has_room` returns whether a message of a queue could start at once, `consumed` returns
-    the queues that the process consumes, and `hold` is called with the queues to hold, whenever these change.
+    the queues that the process consumes, and `leave_to_others` is called with the queues to leave, whenever these change.
     """
 
     def __init__(
@@ -32,43 +32,43 @@ class Sharing(Service):
         bits: Mapping[str, int],
         has_room: Callable[[str], bool],
         consumed: Callable[[], Collection[str]],
-        hold: Callable[[frozenset[str]], None],
+        leave_to_others: Callable[[frozenset[str]], None],
     ) -> None:
         self._recorder = recorder
         self._bits = bits
         self._has_room = has_room
         self._consumed = consumed
-        self._hold = hold
-        self._held: frozenset[str] = frozenset()
-        # When a thread was idle last, or the queue was held for the last time.
+        self._leave_to_others = leave_to_others
+        self._left: frozenset[str] = frozenset()
+        # When a thread was idle last, or the queue was left to others for the last time.
         self._room_at: dict[str, float] = {}
 
     @property
-    def holds(self) -> bool:
-        """Whether a queue is held now, which means left to other processes."""
-        return bool(self._held)
+    def leaves_queues(self) -> bool:
+        """Whether a queue is left to other processes now."""
+        return bool(self._left)
 
     def beat(self, now: float) -> None:
-        """Record for which queues this process is idle, and hold or release queues."""
+        """Record for which queues this process is idle, and leave queues to others or consume them again."""
         consumed = self._consumed()
         elsewhere = self._recorder.idle_elsewhere()
         idle = 0
-        held = set()
+        left = set()
         for queue, bit in self._bits.items():
             room_at = self._room_at.setdefault(queue, now)
             if self._has_room(queue):
                 self._room_at[queue] = now
                 idle |= bit if queue in consumed else 0
             elif not elsewhere & bit:
-                if queue in self._held:
-                    # Held again after the same time as at first, not sooner.
+                if queue in self._left:
+                    # Left again after the same time as at first, not sooner.
                     self._room_at[queue] = now
-            elif queue in self._held or now - room_at >= BUSY_SECONDS:
-                held.add(queue)
+            elif queue in self._left or now - room_at >= BUSY_SECONDS:
+                left.add(queue)
         self._recorder.record_idle(idle)
-        if held != self._held:
-            self._held = frozenset(held)
-            self._hold(self._held)
+        if left != self._left:
+            self._left = frozenset(left)
+            self._leave_to_others(self._left)
 
     def drain(self) -> None:
         """Record that this process is idle for no queue."""

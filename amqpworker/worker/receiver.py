@@ -31,8 +31,8 @@ log = get_logger(__name__)
 CHECK_SECONDS = 1.0
 # What has waited this long is requeued for an idle process.
 UNCLAIMED_SECONDS = 5.0
-# Not before all other busy processes hold the queue as well: each of them checks that a few times per second.
-HELD_SECONDS = 1.0
+# Not before all other busy processes leave the queue as well: each of them checks that a few times per second.
+SUSPENDED_SECONDS = 1.0
 
 
 class DeliveryReceiver:
@@ -150,8 +150,10 @@ class DeliveryReceiver:
 
     def _requeue_for_others(self, now: float) -> int:
         """Requeue what waits behind long tasks, each message once: redelivered messages stay."""
-        held = [one for one in self._channels if one.held_since and one.held_since + HELD_SECONDS <= now]
-        waiting = [delivery for channel in held for delivery in channel.waiting_since(now - UNCLAIMED_SECONDS)]
+        suspended = [
+            one for one in self._channels if one.suspended_since and one.suspended_since + SUSPENDED_SECONDS <= now
+        ]
+        waiting = [delivery for channel in suspended for delivery in channel.waiting_since(now - UNCLAIMED_SECONDS)]
         return self._requeue(delivery for delivery in waiting if not _ran_before(delivery))
 
     def _requeue_unclaimed(self, arrived_before: float) -> int:

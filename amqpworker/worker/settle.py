@@ -20,7 +20,7 @@ from amqpworker.hooks import Listeners, Settled
 from amqpworker.log.logger import get_logger
 from amqpworker.model.cancel import REASON as CANCELLED
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import FIRST_SENT, UnusableHeader, read_headers, time_of, time_text
+from amqpworker.model.headers import UnusableHeader, first_sent_text, read_headers
 from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
     Cancelled,
@@ -43,9 +43,9 @@ from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
-from amqpworker.worker.deferrals import Deferrals
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
+from amqpworker.worker.unknown_task_counts import UnknownTaskCounts
 
 if TYPE_CHECKING:
     from amqpworker.broker.consumer_channel import ConsumerChannel
@@ -83,7 +83,7 @@ class Settler:
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
         self.listeners = Listeners()
-        self.deferrals = Deferrals(clock.monotonic)
+        self.unknown_tasks = UnknownTaskCounts(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
         self._now = clock.now
@@ -107,7 +107,7 @@ class Settler:
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
                 if outcome.value is not None:
-                    self._store_and_reply(settled, encode_done(outcome.value))
+                    self._store_and_reply(settled, "done", encode_done(outcome.value))
                 else:
                     self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
                     self._wake()
@@ -143,8 +143,9 @@ class Settler:
         self._requeues.append(settled._replace(outcome=REQUEUE))
         self._wake()
 
-    def _store_and_reply(self, settled: Settled, reply: bytes) -> None:
-        stored = self._stored(settled, "done", reply)
+    def _store_and_reply(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> None:
+        """Store a result and reply, then acknowledge; requeue the delivery if the store remains unavailable."""
+        stored = self._stored(settled, state, reply, replaces)
         if stored is None:
             self._requeue(settled)
         elif settled.delivery.properties.reply_to:
@@ -165,7 +166,7 @@ class Settler:
         wanted = run is None or run.registered.stores_result
         if self._results is None or task_id is None or not wanted:
             return settled
-        first_sent = _first_sent_of(delivery)
+        first_sent = first_sent_text(delivery.properties.headers)
         write = self._results.write if replaces else self._results.write_unless_there
         for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
             error = write(task_id, state, settled.task or "", reply, first_sent)
@@ -255,20 +256,14 @@ class Settler:
         delay, since = outcome.delay, outcome.unknown_since
         log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
         if since is not None:
-            self.deferrals.note(settled.task or "", settled.queue, delay, outcome.reason)
+            self.unknown_tasks.note(settled.task or "", settled.queue, delay, outcome.reason)
         copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
         self._replace(settled, copy)
 
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
-        """Store the failure and reply, then acknowledge: a cancelled message leaves no dead letter."""
+        """Settle as failed without a dead letter; a result that is stored already stays."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
-        reply = encode_failed(CANCELLED, outcome.failure)
-        if self._stored(settled, "failed", reply, replaces=False) is None:
-            self._requeue(settled)
-        elif settled.delivery.properties.reply_to:
-            self._reply(settled, reply)
-        else:
-            self._ack(settled)
+        self._store_and_reply(settled, "failed", encode_failed(CANCELLED, outcome.failure), replaces=False)
 
     def _republish(self, settled: Settled) -> None:
         delivery = settled.delivery
@@ -385,9 +380,3 @@ def _identity_of(settled: Settled) -> envelope.RunIdentity:
     except UnusableHeader:
         known = {}
     return envelope.RunIdentity(delivery.properties.message_id or new_id(), *attempt_and_first_run(known, settled.at))
-
-
-def _first_sent_of(delivery: Delivery) -> str:
-    """Return when a message was sent first, which identifies its result; "" if it has no such header."""
-    milliseconds = time_of((delivery.properties.headers or {}).get(FIRST_SENT))
-    return "" if milliseconds is None else time_text(milliseconds)

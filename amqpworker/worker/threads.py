@@ -16,10 +16,10 @@ from amqpworker.ipc.recorder import Recorder, RunSlot, read_recording
 from amqpworker.lifecycle import start_thread
 from amqpworker.model.message import Delivery
 from amqpworker.worker.event_loop import EventLoopRunner
-from amqpworker.worker.executor import Acceptance, Pipeline
 from amqpworker.worker.isolation.permits import Permits
 from amqpworker.worker.limits.ack_timeout_report import with_seconds
-from amqpworker.worker.work_queue import WorkQueue, drop_requeued, make_work_queue
+from amqpworker.worker.pipeline import Acceptance, Pipeline
+from amqpworker.worker.start_queue import StartQueue, drop_requeued, make_start_queue
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,30 @@ class RunnerThreads:
         self._pipeline = pipeline
         self.settle = pipeline.settle
         self._executor = executor = pipeline.executor
-        self.has_coroutines = executor.has_coroutines
         self.is_coroutine = executor.is_coroutine
         self._acceptance = Acceptance()
         self.permits = Permits(concurrency.suspects)
         bounded = concurrency.bounded
-        self._shared = make_work_queue(bounded.difference(concurrency.own))
-        self._own = {queue: make_work_queue(bounded.intersection({queue})) for queue in concurrency.own}
-        own = [work for queue, work in self._own.items() for _ in range(concurrency.own[queue])]
+        self._shared = make_start_queue(bounded.difference(concurrency.own))
+        self._own = {queue: make_start_queue(bounded.intersection({queue})) for queue in concurrency.own}
+        own = [start_queue for queue, start_queue in self._own.items() for _ in range(concurrency.own[queue])]
         # For each thread, the queue that it takes deliveries from.
-        self._work_queues = [self._shared] * concurrency.threads + own
-        threads = len(self._work_queues)
+        self._start_queues = [self._shared] * concurrency.threads + own
+        threads = len(self._start_queues)
         recorder = Recorder(threads + concurrency.async_tasks) if recorder is None else recorder
         self._recorder = recorder
         self._threads = [
             threading.Thread(
-                target=self._work, args=(number, slot, work), name=f"amqpworker-runner-{number}", daemon=True
+                target=self._work, args=(number, slot, start_queue), name=f"amqpworker-runner-{number}", daemon=True
             )
-            for number, (slot, work) in enumerate(zip(recorder.slots, self._work_queues, strict=False), 1)
+            for number, (slot, start_queue) in enumerate(zip(recorder.slots, self._start_queues, strict=False), 1)
         ]
         # By thread number, or by the id of a coroutine's delivery: what was claimed and is not settled yet.
         self.running: dict[int, Delivery] = {}
-        waiting = make_work_queue(bounded)
+        waiting = make_start_queue(bounded)
         self.event_loop = EventLoopRunner(pipeline, recorder.slots[threads:], self.running, waiting)
-        # Each delivery is routed only if there is more than one work queue, or both kinds of tasks.
-        self._to_thread: Callable[[Delivery], None] = self._to_work_queue if concurrency.own else self._shared.put
+        # Each delivery is routed only if there is more than one start queue, or both kinds of tasks.
+        self._to_thread: Callable[[Delivery], None] = self._to_start_queue if concurrency.own else self._shared.put
         self.put: Callable[[Delivery], None] = self._route if executor.has_coroutines else self._to_thread
         # Nothing runs in the event loop that may crash its process.
         self.put_isolated: Callable[[Delivery], None] = self._to_thread
@@ -88,8 +87,8 @@ class RunnerThreads:
 
     def drop_requeued(self) -> None:
         """Drop the deliveries that were requeued before they were claimed, with their bodies; for the thread that calls `put`."""
-        for work in (self._shared, *self._own.values()):
-            drop_requeued(work)
+        for start_queue in (self._shared, *self._own.values()):
+            drop_requeued(start_queue)
         self.event_loop.drop_requeued()
         # The next one to take a free permit may be among those that were dropped: so all others ask again.
         for delivery in self.permits.take_waiting():
@@ -106,10 +105,12 @@ class RunnerThreads:
 
     def has_room(self, queue: str) -> bool:
         """Whether a message of a queue could start at once, in a thread or in the event loop; from any thread."""
-        work = self._own.get(queue, self._shared)
-        if not (work.empty() and self.event_loop.has_room):
+        start_queue = self._own.get(queue, self._shared)
+        if not (start_queue.empty() and self.event_loop.has_room):
             return False
-        return any(one is work and number not in self.running for number, one in enumerate(self._work_queues, 1))
+        return any(
+            one is start_queue and number not in self.running for number, one in enumerate(self._start_queues, 1)
+        )
 
     def interrupt(self, number: int, delivery: Delivery) -> None:
         """End the run of a delivery that is in `running` by this number, since it is cancelled; from any thread."""
@@ -135,8 +136,8 @@ class RunnerThreads:
 
     def stop(self) -> None:
         """Let each thread end after its present task, and end the event loop."""
-        for work in self._work_queues:
-            work.put(None)
+        for start_queue in self._start_queues:
+            start_queue.put(None)
         self.event_loop.stop()
         self._pipeline.close()
 
@@ -147,11 +148,11 @@ class RunnerThreads:
         else:
             self._to_thread(delivery)
 
-    def _to_work_queue(self, delivery: Delivery) -> None:
+    def _to_start_queue(self, delivery: Delivery) -> None:
         self._own.get(delivery.queue, self._shared).put(delivery)
 
-    def _work(self, number: int, slot: RunSlot, work: WorkQueue) -> None:
-        get, running, execute, acceptance = work.get, self.running, self._pipeline.execute, self._acceptance
+    def _work(self, number: int, slot: RunSlot, start_queue: StartQueue) -> None:
+        get, running, execute, acceptance = start_queue.get, self.running, self._pipeline.execute, self._acceptance
         while (delivery := get()) is not None:
             # Before it is claimed: a drain must never see it as neither waiting nor running.
             running[number] = delivery

@@ -42,6 +42,9 @@ ORDER = (
     "broker_back",
     "node_lost",
     "many_schedules",
+    "pending",
+    "pending_million",
+    "dead_letters",
 )
 COROUTINES = "Coroutines"
 """The section of the rows about sending and calling in event loops."""
@@ -49,8 +52,10 @@ POOLS = "Pools"
 """The section of the rows about a supervisor and its processes."""
 SCHEDULES = "Schedules"
 """The section of the rows about schedulers."""
-SECTIONS = (COROUTINES, POOLS, SCHEDULES)
-WITHOUT_PEERS = (POOLS, SCHEDULES)
+OPERATING = "Operating"
+"""The section of the rows about what operators do: list what waits, and replay dead letters."""
+SECTIONS = (COROUTINES, POOLS, SCHEDULES, OPERATING)
+WITHOUT_PEERS = (POOLS, SCHEDULES, OPERATING)
 """The sections in which nothing is compared with other libraries."""
 
 

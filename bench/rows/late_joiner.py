@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import time
+from collections.abc import Sequence
 
 from amqpworker import App
 from amqpworker.model.message import Message, new_id
@@ -17,7 +19,7 @@ from bench.sides.naps import BEGIN, END, seconds_of
 
 MODULE = "bench.sides.naps"
 COUNT = 200
-LEAST = 40
+LEAST = 100
 THREADS = 4
 LATE = 2.0
 PATIENCE = 240.0
@@ -33,7 +35,7 @@ def _fill(url: str, count: int) -> None:
 
 
 def ours(bench: Bench) -> Figures:
-    """Return the time from the first begin to the last end, and how it compares with threads that are never idle."""
+    """Return the time from the first begin to the last end, and how it compares with the best that is possible."""
     count = bench.count(COUNT, LEAST)
     size = ("-p", "1", "-t", str(THREADS))
     with bench.place() as place:
@@ -48,8 +50,26 @@ def ours(bench: Bench) -> Figures:
     begins = [when for mark, when in lines if mark == BEGIN]
     ends = [when for mark, when in lines if mark == END]
     took = max(ends) - min(begins)
-    ideal = (sum(seconds_of(count)) + LATE * THREADS) / (2 * THREADS)
-    return {RATIO: took / ideal, "s": took, "s, ideal": ideal, "runs": len(begins)}
+    lengths = seconds_of(count)
+    never_idle = (sum(lengths) + LATE * THREADS) / (2 * THREADS)
+    best = ideal(lengths, THREADS, LATE)
+    return {
+        RATIO: took / best,
+        "s": took,
+        "s, ideal": best,
+        "s, if no thread were idle": never_idle,
+        "runs": len(begins),
+    }
+
+
+def ideal(lengths: Sequence[float], threads: int, late: float) -> float:
+    """Return how long tasks take in this order if each begins when a thread is free, and as many threads come `late`."""
+    free = [0.0] * threads + [late] * threads
+    end = 0.0
+    for seconds in lengths:
+        end = max(end, free[0] + seconds)
+        heapq.heapreplace(free, free[0] + seconds)
+    return end
 
 
 ROW = Row(
@@ -57,7 +77,8 @@ ROW = Row(
     f"A process that joins {LATE:g} s late: {COUNT} tasks of 0.2 to 5 s, 2 processes × {THREADS} threads",
     (Measure("amqpworker", "--prefetch auto, two supervisors", ours),),
     (Limit(RATIO, at_most=1.1, worst=True),),
-    "Ideal is that no thread of a process is idle from its start to the end. The app has an `async def` task as well. Two "
-    "supervisors know nothing of each other: what one holds is never left to the other.",
+    f"Ideal is that each task, in this order, begins when a thread is free, those of the second process {LATE:g} s after the first "
+    "begin. The app has an `async def` task as well. Two supervisors know nothing of each other: what one holds is never left "
+    "to the other.",
     section=POOLS,
 )

@@ -2,7 +2,8 @@
 Break the package in ways that would lose or repeat messages, and see that the tests notice each.
 
 Each mutant is a copy of the checkout that has one mistake. The tests that must notice it run on the copy: they have to
-pass before and fail after. Exit code 0 means that every mutant was caught.
+pass before and fail after. Two copies are tested side by side: `make test` runs its tests so, too. Exit code 0 means that
+every mutant was caught.
 
 Usage: python scripts/mutants [--only NAME] [--list]
 """
@@ -17,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
+LANES = 2
 COPIED = ("amqpworker", "tests", "pyproject.toml", "README.md", "examples", "docs", "scripts", "bench")
 
 
@@ -55,41 +58,54 @@ def main() -> int:
 
 def run_all(chosen: list[Mutant], console: Console) -> list[tuple[Mutant, bool, float]]:
     """Check that the tests pass unbroken, then break the package in each way."""
-    tests = sorted({test for mutant in chosen for test in mutant.tests})
     results = []
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with (
+        copy_of(ROOT, "__pycache__") as unbroken,
+        Progress(console=console, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(LANES) as lanes,
+    ):
         bar = progress.add_task("unbroken", total=len(chosen) + 1)
-        with copy_of_checkout() as folder:
-            done = run_tests(folder, tests)
-            if done.returncode != 0:
-                console.print(done.stdout[-4000:], highlight=False, markup=False)
-                console.print("The tests fail on the unbroken package, so no mutant was tried.")
-                sys.exit(1)
+        check_unbroken(unbroken, chosen, console, lanes)
         progress.advance(bar)
-        for mutant in chosen:
-            progress.update(bar, description=mutant.name)
-            started = time.monotonic()
-            with copy_of_checkout() as folder:
-                break_copy(mutant, folder)
-                caught = run_tests(folder, list(mutant.tests)).returncode == 1
-            results.append((mutant, caught, time.monotonic() - started))
+        for mutant, caught, seconds in lanes.map(lambda one: try_one(one, unbroken), chosen):
+            results.append((mutant, caught, seconds))
+            progress.update(bar, description=mutant.name, advance=1)
             if not console.is_terminal:
                 console.print(f"{'caught' if caught else 'NOT CAUGHT'}: {mutant.name}", highlight=False)
-            progress.advance(bar)
     return results
 
 
+def check_unbroken(folder: Path, chosen: list[Mutant], console: Console, lanes: ThreadPoolExecutor) -> None:
+    """Stop unless all tests pass; their bytecode stays in the folder, for the copies."""
+    tests = sorted({test for mutant in chosen for test in mutant.tests})
+    parts = [part for part in (tests[number::LANES] for number in range(LANES)) if part]
+    for done in lanes.map(lambda part: run_tests(folder, part, folder), parts):
+        if done.returncode != 0:
+            console.print(done.stdout[-4000:], highlight=False, markup=False)
+            console.print("The tests fail on the unbroken package, so no mutant was tried.")
+            sys.exit(1)
+
+
+def try_one(mutant: Mutant, unbroken: Path) -> tuple[Mutant, bool, float]:
+    """Return whether the tests notice the mutant, and how long that took."""
+    started = time.monotonic()
+    with copy_of(unbroken) as folder:
+        break_copy(mutant, folder)
+        caught = run_tests(folder, list(mutant.tests), unbroken).returncode == 1
+    return mutant, caught, time.monotonic() - started
+
+
 @contextmanager
-def copy_of_checkout() -> Iterator[Path]:
-    """Copy the checkout, for as long as the block runs."""
+def copy_of(original: Path, *left_out: str) -> Iterator[Path]:
+    """Copy a checkout, for as long as the block runs. Times of files stay, so that bytecode is still taken for current."""
     with tempfile.TemporaryDirectory(prefix="amqpworker-mutant-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         for entry in COPIED:
-            source = ROOT / entry
+            source = original / entry
             if source.is_dir():
-                shutil.copytree(source, folder / entry, ignore=shutil.ignore_patterns("__pycache__", ".venv", ".build"))
+                shutil.copytree(source, folder / entry, ignore=shutil.ignore_patterns(".venv", ".build", *left_out))
             elif source.exists():
-                shutil.copy(source, folder / entry)
+                shutil.copy2(source, folder / entry)
         yield folder
 
 
@@ -103,10 +119,16 @@ def break_copy(mutant: Mutant, folder: Path) -> None:
         path.write_text(text, encoding="utf-8")
 
 
-def run_tests(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run tests on the copy, which hides the installed package."""
+def run_tests(folder: Path, tests: list[str], unbroken: Path) -> subprocess.CompletedProcess[str]:
+    """Run tests on a copy, which hides the installed package; only the unbroken one keeps bytecode, and what hypothesis knows."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(unbroken / ".hypothesis"),
+    }
+    if folder != unbroken:
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return subprocess.run(  # noqa: S603 - our own tests
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )

@@ -6,6 +6,13 @@ from mutation import Mutant, Mutation
 
 MUTANTS = (
     Mutant(
+        "ignore basic.cancel",
+        (
+            "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
+        ),
+        (Mutation("PikaChannel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
+    ),
+    Mutant(
         "requeue for an idle process again and again",
         ("tests/unit/worker/test_receiver.py",),
         (
@@ -21,7 +28,7 @@ MUTANTS = (
         ("tests/unit/broker/test_consumer.py",),
         (
             Mutation(
-                "QueueHolds.hold_if_wanted",
+                "SuspendedQueues.suspend_if_wanted",
                 "C.cancel(T, F)",
                 "C.cancel(T, F)\nF()",
             ),
@@ -104,7 +111,7 @@ MUTANTS = (
     Mutant(
         "let the threads of a queue serve all queues",
         ("tests/unit/worker/test_threads.py",),
-        (Mutation("RunnerThreads.__init__", "self._to_work_queue if C else S", "S"),),
+        (Mutation("RunnerThreads.__init__", "self._to_start_queue if C else S", "S"),),
     ),
     Mutant(
         "acknowledge before the copy is confirmed",
@@ -126,13 +133,6 @@ MUTANTS = (
         "keep x-death in what is published again",
         ("tests/unit/routing/test_envelope.py", "tests/integration/test_retry.py"),
         (Mutation("_may_stay", '("x-", P)', "(P,)"),),
-    ),
-    Mutant(
-        "ignore basic.cancel",
-        (
-            "tests/faults/test_consuming_faults.py::test_a_queue_that_is_deleted_under_a_worker_is_declared_and_consumed_again",
-        ),
-        (Mutation("PikaChannel.on_cancel", "C.add_on_cancel_callback(F)", "C.add_on_cancel_callback(lambda _: None)"),),
     ),
     Mutant(
         "reuse delivery tags after a reconnect",
@@ -169,7 +169,7 @@ MUTANTS = (
     ),
     Mutant(
         "withhold acknowledgements behind a long task",
-        ("tests/unit/broker/test_ack_tracker.py", "tests/unit/worker/test_settle_acks.py"),
+        ("tests/unit/broker/test_ack_tracker.py::test_what_is_settled_behind_a_long_task_is_acknowledged_at_once",),
         (
             Mutation(
                 "AckTracker.settle",
@@ -281,7 +281,7 @@ MUTANTS = (
     ),
     Mutant(
         "take new work of a bounded queue before what it accepted",
-        ("tests/unit/worker/test_work_queue.py",),
+        ("tests/unit/worker/test_start_queue.py",),
         (Mutation("DueFirst.put", "D.channel.goes_first", "not D.channel.goes_first"),),
     ),
     Mutant(
@@ -296,8 +296,8 @@ MUTANTS = (
     ),
     Mutant(
         "dead-letter at once what newer code has sent",
-        ("tests/unit/worker/test_deferrals.py",),
-        (Mutation("_while_deployed", "W is None", "True"),),
+        ("tests/unit/worker/test_unknown_task_counts.py",),
+        (Mutation("_deferred_or_dead", "W is None", "True"),),
     ),
     Mutant(
         "let a message that no worker knows wait for ever",
@@ -306,7 +306,7 @@ MUTANTS = (
     ),
     Mutant(
         "run a message of a newer version as if it were of this one",
-        ("tests/unit/worker/test_deferrals.py",),
+        ("tests/unit/worker/test_unknown_task_counts.py",),
         (Mutation("TaskExecutor.admit", "A > B", "False"),),
     ),
 )

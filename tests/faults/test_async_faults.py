@@ -14,7 +14,6 @@ from amqpworker import App, SendError, Settings, Unconfirmed
 from tests.faults.conftest import Run
 from tests.faults.test_resending import ids_of
 from tests.integration.tasks import QUEUE, echo_of
-from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, wait_until
 
@@ -23,10 +22,10 @@ MakeApp = Callable[..., App]
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
 def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
-    run: Run, make_node: Callable[..., Node], how: str, caplog: pytest.LogCaptureFixture
+    run: Run, spare_vhost: Broker, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = make_node().start()
-    app = App(node.url(), settings=Settings(app_id="shop"))
+    node = spare_vhost.node
+    app = App(spare_vhost.url, settings=Settings(app_id="shop"))
     echo = echo_of(app)
     sent: list[str] = []
     stop = False
@@ -49,11 +48,11 @@ def test_a_broker_that_is_restarted_under_many_coroutines_fails_no_send(
 
     sent.append(echo.send("makes the queue").id)
     # RabbitMQ 3.10 loses a queue that was declared some seconds before it is killed, and never reports it.
-    node.restart()
+    node.save_queues()
     with caplog.at_level(logging.INFO):
         run(app, all_of_it())
     app.close()
-    assert set(sent) <= set(ids_of(Broker(node, "/")))
+    assert set(sent) <= set(ids_of(spare_vhost))
     assert {record.name.partition(".")[0] for record in caplog.records} <= {"amqpworker", "asyncio"}
 
 

@@ -20,6 +20,7 @@ from tests.integration.tasks import QUEUE, echo_of, messages
 from tests.nodes import Node
 from tests.proxy import Proxy
 from tests.support import Broker, raw_channel, wait_until
+from tests.workers import running
 
 MakeApp = Callable[..., App]
 
@@ -35,9 +36,9 @@ def ids_of(broker: Broker, queue: str = QUEUE) -> Counter[str]:
 
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
-def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(make_node: Callable[..., Node], how: str) -> None:
-    node = make_node().start()
-    app = App(node.url(), settings=Settings(app_id="shop"))
+def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(spare_vhost: Broker, how: str) -> None:
+    node = spare_vhost.node
+    app = App(spare_vhost.url, settings=Settings(app_id="shop"))
     echo = echo_of(app)
     stop = threading.Event()
     sent: list[str] = []
@@ -49,7 +50,7 @@ def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(make_node: 
     with app, ThreadPoolExecutor(20) as pool:
         sent.append(echo.send("makes the queue").id)
         # RabbitMQ 3.10 loses a queue that was declared some seconds before it is killed, and never reports it.
-        node.restart()
+        node.save_queues()
         sending = [pool.submit(send_until_stopped) for _ in range(20)]
         wait_until(lambda: len(sent) > 200, 30, "messages are sent")
         (node.stop if how == "restarted" else node.kill)()
@@ -59,7 +60,7 @@ def test_a_broker_that_is_restarted_under_many_threads_fails_no_send(make_node: 
         stop.set()
         for one in sending:
             one.result()
-    assert set(sent) <= set(ids_of(Broker(node, "/")))
+    assert set(sent) <= set(ids_of(spare_vhost))
 
 
 def test_a_message_whose_confirm_is_lost_is_published_again_under_its_id(
@@ -99,9 +100,9 @@ def test_a_message_that_must_not_run_twice_is_unconfirmed_at_once(make_app: Make
             calling.result(20)
 
 
-def test_a_call_that_was_not_written_yet_waits_for_the_broker(make_node: Callable[..., Node]) -> None:
-    node = make_node().start()
-    app = App(node.url())
+def test_a_call_that_was_not_written_yet_waits_for_the_broker(spare_vhost: Broker) -> None:
+    node = spare_vhost.node
+    app = App(spare_vhost.url)
     echo = echo_of(app)
     with app, ThreadPoolExecutor(1) as pool:
         echo.send("before")
@@ -109,10 +110,11 @@ def test_a_call_that_was_not_written_yet_waits_for_the_broker(make_node: Callabl
         wait_until(lambda: not app.producer.publisher.connected, what="the connection is lost")
         calling = pool.submit(echo.options(timeout=30).call, "asked")
         node.start()
-        broker = Broker(node, "/")
-        wait_until(lambda: broker.count(QUEUE) == 2, 30, "it was asked")
-        calling.cancel()
-        app.close()
+        wait_until(lambda: spare_vhost.count(QUEUE) == 2, 30, "it was asked")
+        serving = App(spare_vhost.url)
+        serving.task(name=echo.name, queue=QUEUE)(lambda text: text)
+        with running(serving, threads=1):
+            assert calling.result(30) == "asked"
 
 
 def test_calls_to_a_queue_that_does_not_exist_hold_up_no_others(app: App, vhost: Broker) -> None:

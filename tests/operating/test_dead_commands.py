@@ -268,8 +268,8 @@ def test_dead_letters_of_a_queue_that_is_not_there_exit_with_2_and_a_name_that_i
         assert ended.code == 2
     for line in ("dead list -q bill", "dead show 1 -q bill.dead"):
         ended = cli(line)
-        assert "Queue 'bill.dead' does not exist: did you mean `-q billing`?" in ended.complaint()
-    assert "did you mean `-q amqpworker.parked`?" in cli("dead list -q amqpworker.parket").complaint()
+        assert "Queue 'bill.dead' does not exist: did you mean 'billing'?" in ended.complaint()
+    assert "did you mean 'amqpworker.parked'?" in cli("dead list -q amqpworker.parket").complaint()
     vhost.delete_queue(DEAD)
     reported = cli("dead list -q billing").complaint()
     assert "Queue 'billing.dead' does not exist yet: a worker or `amqpworker topology declare` creates it" in reported
@@ -496,7 +496,7 @@ def test_a_letter_that_a_shovel_moved_is_replayed_to_the_queue_that_it_died_in(
     assert vhost.publish("", PARKED, b"{}", pika.BasicProperties(message_id="lost"))
     ended = cli("dead replay lost --parked")
     assert ended.code == 1
-    assert "It is not known in which queue 'lost' was: name one with --to." in ended.err
+    assert "It is not known in which queue 'lost' was: name the one to replay it to." in ended.err
     assert vhost.count(PARKED) == 1
 
 
@@ -716,7 +716,7 @@ def test_an_edit_that_stops_after_its_letter_was_published_is_not_reported_as_no
     def lost(*_: object) -> None:
         raise NotConnected("lost")
 
-    monkeypatch.setattr(Walk, "take", lost)
+    monkeypatch.setattr(Walk, "remove", lost)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("EDITOR", "sed -i s/o-0/new/")
     ended = cli("dead edit id-0")

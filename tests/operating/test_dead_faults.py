@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pika
@@ -11,7 +10,6 @@ import pytest
 
 from amqpworker import App
 from tests.cli import environment, started
-from tests.nodes import Node
 from tests.support import Broker, raw_channel, wait_until
 from tests.workers import running
 
@@ -31,11 +29,10 @@ def drained(broker: Broker, queue: str) -> list[str]:
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
 def test_a_broker_that_goes_away_in_the_middle_of_a_replay_loses_no_letter(
-    make_node: Callable[..., Node], tmp_path: Path, how: str
+    spare_vhost: Broker, tmp_path: Path, how: str
 ) -> None:
-    node = make_node().start()
-    broker = Broker(node, "/")
-    with App(node.url()) as app:
+    broker, node = spare_vhost, spare_vhost.node
+    with App(broker.url) as app:
         app.queue(WORK)
 
         @app.task(name="note", queue=WORK)

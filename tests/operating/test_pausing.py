@@ -13,6 +13,7 @@ import pytest
 
 from amqpworker import App, CallTimeout, ConfigError
 from amqpworker.broker import stream_reader
+from amqpworker.model.outcome import Deferred
 from amqpworker.model.paused import Paused
 from amqpworker.task import Task
 from amqpworker.worker import outcomes
@@ -182,7 +183,7 @@ def test_calls_to_a_paused_queue_time_out_and_do_not_run_later(scene: Scene) -> 
 def test_a_paused_task_waits_in_the_ladder_while_other_tasks_of_its_queue_run(
     vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "PAUSE_STEP", 0.5)
+    monkeypatch.setattr(outcomes, "PAUSED", Deferred(0.5, "the task is paused"))
     with scene.worker() as worker:
         assert scene.app.queues.pause_task("older-note"), "an alias is the task"
         wait_until(lambda: paused_tasks(worker) == {"note"}, 3, "it is known")
@@ -200,7 +201,7 @@ def test_a_paused_task_waits_in_the_ladder_while_other_tasks_of_its_queue_run(
 
 
 def test_expiry_counts_before_a_pause(vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outcomes, "PAUSE_STEP", 0.25)
+    monkeypatch.setattr(outcomes, "PAUSED", Deferred(0.25, "the task is paused"))
     with scene.worker() as worker:
         scene.app.queues.pause_task("note")
         wait_until(lambda: "note" in paused_tasks(worker), what="the worker knows")

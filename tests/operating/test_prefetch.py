@@ -22,20 +22,20 @@ MANY = 20_000
 class Changes(threading.Thread):
     """Sets another prefetch again and again, as soon as the one before is there."""
 
-    def __init__(self, worker: LocalWorker, held: bool) -> None:
+    def __init__(self, worker: LocalWorker, suspended: bool) -> None:
         super().__init__()
         self._consumer = worker.process.consumer
-        self._held = held
+        self._suspended = suspended
         self._over = threading.Event()
         self.made = 0
 
     def run(self) -> None:
         for prefetch in itertools.cycle((5, 300, 40)):
             self._consumer.set_prefetch({QUEUE: prefetch})
-            self._consumer.hold(frozenset({QUEUE} if self._held and prefetch == 300 else ()))
+            self._consumer.leave_to_others(frozenset({QUEUE} if self._suspended and prefetch == 300 else ()))
             if self._over.wait(0.02):
                 break
-        self._consumer.hold(frozenset())
+        self._consumer.leave_to_others(frozenset())
 
     def stop(self) -> None:
         self._over.set()
@@ -43,8 +43,8 @@ class Changes(threading.Thread):
 
 
 @contextmanager
-def changing(worker: LocalWorker, held: bool = False) -> Iterator[None]:
-    changes = Changes(worker, held)
+def changing(worker: LocalWorker, suspended: bool = False) -> Iterator[None]:
+    changes = Changes(worker, suspended)
     changes.start()
     try:
         yield
@@ -58,8 +58,8 @@ def consumers(vhost: Broker) -> list[int]:
     return [one["prefetch_count"] for one in listed if one["queue"]["name"] == QUEUE]
 
 
-@pytest.mark.parametrize("held", [False, True], ids=["consumed", "held and released"])
-def test_each_message_runs_once_while_the_prefetch_changes(vhost: Broker, app: App, held: bool) -> None:
+@pytest.mark.parametrize("suspended", [False, True], ids=["consumed", "suspended and resumed"])
+def test_each_message_runs_once_while_the_prefetch_changes(vhost: Broker, app: App, suspended: bool) -> None:
     """There is no supervisor here, so that a count of the broker would decide what is a suspect."""
     ran: list[int] = []
 
@@ -68,7 +68,7 @@ def test_each_message_runs_once_while_the_prefetch_changes(vhost: Broker, app: A
         ran.append(n)
 
     with running(app, threads=4, prefetch=100) as worker:
-        with changing(worker, held):
+        with changing(worker, suspended):
             app.send_many(note.message(n) for n in range(MANY))
             wait_until(lambda: len(ran) >= MANY, 60, "all run")
         wait_until(lambda: len(consumers(vhost)) == 1, 15, "one consumer is left")

@@ -140,6 +140,7 @@ def test_a_stream_that_is_deleted_is_declared_again_and_read(
         wait_until(lambda: len(read.cancelled) == 5, what="the first entries arrive")
         vhost.management.delete_queue(vhost.vhost, CANCELLED)
         wait_until(lambda: vhost.count(CANCELLED) == 0, 10, "it is declared again")
+        wait_until(lambda: read.follower.caught_up(CANCELLED, 0), 10, "it is bound again, too")
         publish(vhost, CANCELLED, range(7, 9))
         wait_until(lambda: len(read.cancelled) == 7, 10, "the new entries arrive")
     assert read.cancelled == [*names_of(range(5)), *names_of(range(7, 9))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import sys
@@ -12,14 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
-from bench import run, stopwatch
+from bench import commands, run, stopwatch
 from bench.arrivals import Arrivals, Tick
 from bench.broker import Broker
-from bench.context import Bench
-from bench.places import SideFailed, running
+from bench.commands import done, started
+from bench.context import Bench, Slot
+from bench.places import SideFailed, peak, resident, running
 from bench.row import Either, Limit, Measure, Ratio, Result, Row
 from bench.rows import days
+from bench.rows.late_joiner import ideal
 from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, long, method, short
 
 
@@ -99,6 +103,58 @@ def test_a_requirement_with_alternatives_is_met_by_one_of_them_and_shows_all(rat
     assert verdict.reached == "; ".join(alternative.reached for alternative in alternatives)
     assert "peer in messages/s" in verdict.required
     assert verdict.word == word
+
+
+def test_a_row_that_takes_minutes_has_one_run_whatever_is_wanted_of_the_others() -> None:
+    ran: list[str] = []
+
+    def side(name: str) -> tuple[Measure, ...]:
+        def note(_: Bench) -> dict[str, float]:
+            ran.append(name)
+            return {}
+
+        return (Measure("amqpworker", "", note),)
+
+    rows = [Row("long", "", side("long"), (), once=True), Row("short", "", side("short"), (), rounds=2)]
+    with Progress(disable=True) as progress:
+        for row in rows:
+            run.measure(row, Bench(Broker("", "")), 3, None, progress)
+    assert ran == ["long"] + ["short"] * 6
+
+
+@pytest.mark.parametrize(
+    ("lengths", "late", "seconds"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], 0.0, 2.0),
+        ([1.0, 1.0, 1.0], 5.0, 3.0),  # the thread that is late has nothing to do
+        ([3.0, 1.0, 1.0, 4.0], 2.0, 7.0),  # the last one is the longest
+    ],
+)
+def test_the_ideal_time_of_a_late_joiner_has_each_task_begin_in_order_when_a_thread_is_free(
+    lengths: list[float], late: float, seconds: float
+) -> None:
+    assert ideal(lengths, 1, late) == seconds
+
+
+def test_a_command_is_measured_from_its_start_to_its_end_and_a_failed_one_is_a_failure_of_its_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "OWN_PROGRAM", sys.executable)
+    place = Slot("amqp://localhost", tmp_path)
+    report = "import sys; print('1'); sys.stderr.write('what fell due meanwhile was late by at most 0.25 s.')"
+    command = done(place, "-c", f"data = bytearray(64 << 20); {report}")
+    assert (command.output.read_text(), command.longest_walk()) == ("1\n", 0.25)
+    assert command.seconds > 0
+    with pytest.raises(SideFailed, match="ended with 1: no queue"):
+        done(place, "-c", "import sys; sys.exit('no queue')")
+    with started(place, "-c", "import signal; signal.pause()") as endless:
+        assert endless.is_running
+    assert not endless.is_running
+
+
+def test_the_most_memory_of_a_process_is_at_least_what_it_has() -> None:
+    assert peak(os.getpid()) >= resident(os.getpid()) > 0
+    assert peak(2**30) == 0
 
 
 def test_coroutines_that_are_measured_act_on_each_number_once_and_a_hundred_at_a_time() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import amqpworker
 from amqpworker import task, testing
-from amqpworker.client.dead_letters_api import DeadLetters
+from amqpworker.client.dead import DeadLetters
 from amqpworker.client.sent import Sent
 
 SNAPSHOT = Path(__file__).parent / "snapshots" / "public_api.txt"

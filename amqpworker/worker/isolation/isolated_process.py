@@ -86,8 +86,8 @@ class IsolatedProcess:
         self.spent = False
         """Whether it ends by itself after its present run, and accepts no further one."""
         self.idle_since = time.monotonic()
-        self.cancelled = False
-        """Whether it is killed because its task is cancelled."""
+        self.killed_by_cancel = False
+        """Whether it is killed because its task is cancelled with force."""
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
@@ -196,7 +196,7 @@ class IsolatedProcess:
                 self.leftovers.note_descendants(self.pid)
         return None
 
-    def set_cancelled(self, cancelled: bool) -> None:
+    def show_cancelled(self, cancelled: bool) -> None:
         """Set what `current().cancelled` is in its present run, or its next one."""
         if cancelled:
             os.pwrite(self._cancel_flag, CANCELLED_FLAG, 0)

@@ -91,7 +91,7 @@ class Isolation(Service):
         finally:
             with self._lock:
                 self._running.pop(process, None)
-            if outcome is None or process.cancelled:  # it is being killed
+            if outcome is None or process.killed_by_cancel:  # it is being killed
                 self._discard(process)
             else:
                 self._release(process)
@@ -104,7 +104,7 @@ class Isolation(Service):
             log.warning("isolated_killed", child=process.pid, reason=reason)
             return outcomes.from_hard_limit(run, answer.stack)
         assert isinstance(answer, Crash)
-        if process.cancelled:
+        if process.killed_by_cancel:
             log.warning("isolated_killed", child=process.pid, reason="its task was cancelled with force")
             return outcomes.INTERRUPTED
         log.error(
@@ -121,7 +121,7 @@ class Isolation(Service):
         with self._lock:
             if run.cancelled:
                 return False
-            process.set_cancelled(False)
+            process.show_cancelled(False)
             self._running[process] = run.delivery
             return True
 
@@ -130,9 +130,9 @@ class Isolation(Service):
         with self._lock:
             for process, running in self._running.items():
                 if running is delivery:
-                    process.set_cancelled(True)
+                    process.show_cancelled(True)
                     if force:
-                        process.cancelled = True
+                        process.killed_by_cancel = True
                         process.kill()
                     return True
         return False

@@ -37,7 +37,7 @@ class SlowChannel:
     def on_cancel(self, callback: Callable[[], None]) -> None:
         self.cancelled_by_broker = callback
 
-    def limit_all(self) -> None:
+    def set_shared_limit(self) -> None:
         """Only real brokers can show its purpose."""
 
     def flush(self) -> None:
@@ -46,8 +46,8 @@ class SlowChannel:
     def ack(self, tag: int, multiple: bool) -> None:
         """Take it."""
 
-    def limit_none(self) -> None:
-        self.steps.append("limit_none")
+    def remove_shared_limit(self) -> None:
+        self.steps.append("remove_shared_limit")
 
     def consume(
         self, _queue: str, prefetch: int, tag: str, consumed: Callable[[], None], arguments: dict[str, int]

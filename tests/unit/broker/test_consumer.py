@@ -153,20 +153,20 @@ def test_a_channel_that_the_broker_closes_names_what_was_late_only_if_that_is_wh
         assert receiver.late_after == named
 
 
-def hold(consumer: Consumer, *queues: str) -> None:
-    consumer.hold(frozenset(queues))
+def leave_to_others(consumer: Consumer, *queues: str) -> None:
+    consumer.leave_to_others(frozenset(queues))
     consumer.on_wake()
 
 
-def test_a_queue_that_is_held_has_no_consumer_until_it_is_released_and_its_channel_stays() -> None:
+def test_a_queue_that_is_suspended_has_no_consumer_until_it_is_resumed_and_its_channel_stays() -> None:
     consumer, _, _, (channel,) = consuming()
-    hold(consumer, "work")
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
+    leave_to_others(consumer, "work")
     assert channel.steps == ["consume", "cancel"]
     assert consumer.subscribed() == []
     assert consumer.consuming, "it is sound, and others consume the queue"
     channel.cancelled()
-    hold(consumer)
+    leave_to_others(consumer)
     assert channel.steps == ["consume", "cancel", "consume"]
     assert consumer.consuming
     channel.consumed()
@@ -191,57 +191,57 @@ def test_a_bounded_queue_and_the_one_beside_it_have_the_same_prefetch() -> None:
     assert [channel.prefetches for channel in channels] == [[10, 40], [10, 40], [10]]
 
 
-def test_a_bounded_queue_is_held_with_the_one_beside_it() -> None:
+def test_a_bounded_queue_is_suspended_with_the_one_beside_it() -> None:
     consumer, channels = consuming_bounded()
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     assert [channel.steps for channel in channels] == [["consume", "cancel"], ["consume", "cancel"], ["consume"]]
-    hold(consumer)
+    leave_to_others(consumer)
     assert [channel.steps[-1] for channel in channels] == ["consume"] * 3
 
 
 def test_the_limit_of_a_channel_is_lifted_before_it_consumes_again_where_one_was_set() -> None:
     consumer, _, _, (channel,) = consuming("3.10.8")
-    hold(consumer, "work")
-    hold(consumer)
-    assert channel.steps == ["consume", "cancel", "limit_none", "consume"]
+    leave_to_others(consumer, "work")
+    leave_to_others(consumer)
+    assert channel.steps == ["consume", "cancel", "remove_shared_limit", "consume"]
 
 
-def test_a_subscription_that_is_on_its_way_is_held_when_it_is_there(
+def test_a_subscription_that_is_on_its_way_is_suspended_when_it_is_there(
     opening: tuple[Consumer, SlowChannel, list[bool]],
 ) -> None:
     consumer, channel, _ = opening
     channel.open()
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     assert channel.steps == ["consume"]
     channel.consumed()
     assert channel.steps == ["consume", "cancel"]
 
 
-@pytest.mark.parametrize("released", [False, True])
-def test_a_drain_waits_until_a_queue_that_is_held_or_just_released_brings_nothing_any_more(released: bool) -> None:
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_drain_waits_until_a_queue_that_is_suspended_or_just_resumed_brings_nothing_any_more(resumed: bool) -> None:
     consumer, _, _, (channel,) = consuming()
     drained: list[bool] = []
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     before = channel.cancelled
-    if released:
-        hold(consumer)
+    if resumed:
+        leave_to_others(consumer)
     consumer.drain(lambda: drained.append(True))
     consumer.on_wake()
     assert drained == [], "deliveries may arrive before the end of the subscription is confirmed"
     before()
-    assert drained == ([] if released else [True])
-    if released:
+    assert drained == ([] if resumed else [True])
+    if resumed:
         channel.consumed()
         channel.cancelled()
     assert drained == [True]
 
 
-def test_a_queue_whose_channel_ends_while_it_is_held_is_held_again_on_the_next() -> None:
+def test_a_queue_whose_channel_ends_while_it_is_suspended_is_suspended_again_on_the_next() -> None:
     consumer, _, wire, channels = consuming()
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     consumer.on_lost(ConnectionProblem("It is gone.", "unreachable", "here"))
     assert not consumer.consuming
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     consumer.on_opened(wire)  # type: ignore[arg-type]
     channels[1].open()
     channels[1].consumed()

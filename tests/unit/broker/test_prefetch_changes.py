@@ -19,8 +19,8 @@ def change(consumer: Consumer, prefetch: int) -> None:
     consumer.on_wake()
 
 
-def hold(consumer: Consumer, *queues: str) -> None:
-    consumer.hold(frozenset(queues))
+def leave_to_others(consumer: Consumer, *queues: str) -> None:
+    consumer.leave_to_others(frozenset(queues))
     consumer.on_wake()
 
 
@@ -85,12 +85,12 @@ def test_what_was_asked_for_meanwhile_follows_when_the_former_consumer_is_cancel
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
-def test_a_queue_is_held_when_its_consumer_is_replaced_and_has_no_consumer_then(confirmed: bool) -> None:
+def test_a_queue_is_suspended_when_its_consumer_is_replaced_and_has_no_consumer_then(confirmed: bool) -> None:
     consumer, _, _, (channel,) = consuming()
     change(consumer, 20)
     if confirmed:
         channel.consumed()
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     assert consumer.consuming
     if not confirmed:
         channel.consumed()
@@ -99,27 +99,27 @@ def test_a_queue_is_held_when_its_consumer_is_replaced_and_has_no_consumer_then(
     assert channel.tags == []
     channel.cancelled()
     assert consumer.consuming
-    hold(consumer)
+    leave_to_others(consumer)
     channel.consumed()
     assert consumer.subscribed() == ["work"]
     assert channel.prefetches == [10, 20, 20]
 
 
-def test_a_queue_that_is_held_gets_its_prefetch_when_it_is_released() -> None:
+def test_a_queue_that_is_suspended_gets_its_prefetch_when_it_is_resumed() -> None:
     consumer, _, _, (channel,) = consuming()
-    hold(consumer, "work")
+    leave_to_others(consumer, "work")
     channel.cancelled()
     change(consumer, 20)
     assert channel.prefetches == [10]
-    hold(consumer)
+    leave_to_others(consumer)
     assert channel.prefetches == [10, 20]
 
 
-def test_a_queue_that_is_held_and_released_in_between_keeps_its_one_consumer() -> None:
+def test_a_queue_that_is_suspended_and_resumed_in_between_keeps_its_one_consumer() -> None:
     consumer, _, _, (channel,) = consuming()
     change(consumer, 20)
-    hold(consumer, "work")
-    hold(consumer)
+    leave_to_others(consumer, "work")
+    leave_to_others(consumer)
     channel.consumed()
     channel.cancelled()
     assert channel.steps.count("consume") == 2
@@ -183,7 +183,7 @@ def test_a_queue_that_was_deleted_while_it_had_two_consumers_is_subscribed_to_on
 def test_the_limit_of_the_channel_is_lifted_for_the_other_consumer_where_one_was_set() -> None:
     consumer, _, _, (channel,) = consuming("3.10.8")
     change(consumer, 20)
-    assert channel.steps == ["consume", "limit_none", "consume"]
+    assert channel.steps == ["consume", "remove_shared_limit", "consume"]
 
 
 def test_a_delivery_is_taken_from_either_consumer() -> None:

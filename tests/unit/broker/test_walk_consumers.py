@@ -81,10 +81,10 @@ class Scene:
         self.channels.append(FakeChannel(len(self.channels) + 1, self.log, on_closed))
         on_opened(self.channels[-1])
 
-    def portion(self, tag: str, credit: int, arrives: int | None = None, alone: bool = False) -> list[Delivery]:
+    def portion(self, tag: str, credit: int, arrives: int | None = None, own_channel: bool = False) -> list[Delivery]:
         """Subscribe once more and have this many messages delivered, all of them by default."""
         consumer = WalkConsumer(tag, credit)
-        self.consumers.subscribe(self, consumer, alone)  # type: ignore[arg-type]
+        self.consumers.subscribe(self, consumer, own_channel)  # type: ignore[arg-type]
         number = self.channels[-1].number
         for _ in range(credit if arrives is None else arrives):
             self._tags[number] = self._tags.get(number, 0) + 1
@@ -120,7 +120,7 @@ def test_below_4_0_the_rest_is_requeued_by_closing_the_channel() -> None:
 def test_below_4_0_consumers_alone_on_their_channels_are_ended_one_by_one() -> None:
     scene = Scene(by_closing=True)
     for tag in "abc":
-        scene.portion(tag, 1, alone=True)
+        scene.portion(tag, 1, own_channel=True)
     assert scene.end() == ["1: close", "left 2", "2: close", "left 1", "3: close", "left 0"]
 
 
@@ -130,7 +130,7 @@ def test_below_4_0_the_broker_has_all_acks_before_a_channel_is_closed() -> None:
     assert scene.end() == ["1: consume 1 as a last", "1: cancel a last", "1: close", "left 0"]
 
 
-def test_from_4_0_on_each_consumer_has_its_nack_which_names_a_message_that_was_not_taken() -> None:
+def test_from_4_0_on_each_consumer_has_its_nack_which_names_a_message_that_was_not_removed() -> None:
     scene = Scene(by_closing=False)
     first = scene.portion("a", 2)
     second = scene.portion("b", 2)
@@ -163,7 +163,7 @@ def test_a_walk_whose_channel_has_ended_acknowledges_nothing_and_has_nothing_to_
     scene = Scene(by_closing=False)
     got = scene.portion("a", 2)
     scene.channels[0].is_open = False
-    scene.consumers._on_closed(scene.consumers._made["a"], ConnectionEnded("gone"))
+    scene.consumers._on_closed(scene.consumers._by_tag["a"], ConnectionEnded("gone"))
     assert not scene.consumers.acknowledge(got)
     assert isinstance(scene.errors[0], ConnectionEnded)
     assert scene.end() == []
@@ -186,13 +186,13 @@ def test_a_channel_that_opens_after_the_end_of_the_walk_is_closed() -> None:
 @pytest.mark.parametrize(
     ("messages", "by_closing", "channel_max", "portions"),
     [
-        (1, True, 2047, Portions(PORTION, alone=False)),
-        (29 * PORTION, True, 2047, Portions(PORTION, alone=False)),
-        (29 * PORTION + 1, True, 2047, Portions(PORTION, alone=True)),
-        (10**7, False, 2047, Portions(PORTION, alone=False)),
-        (10**7, True, 0, Portions(PORTION, alone=True)),
-        (10**6, True, 12, Portions(MAX_PREFETCH, alone=True)),
-        (10**6, True, 1, Portions(MAX_PREFETCH, alone=True)),
+        (1, True, 2047, Portions(PORTION, own_channels=False)),
+        (29 * PORTION, True, 2047, Portions(PORTION, own_channels=False)),
+        (29 * PORTION + 1, True, 2047, Portions(PORTION, own_channels=True)),
+        (10**7, False, 2047, Portions(PORTION, own_channels=False)),
+        (10**7, True, 0, Portions(PORTION, own_channels=True)),
+        (10**6, True, 12, Portions(MAX_PREFETCH, own_channels=True)),
+        (10**6, True, 1, Portions(MAX_PREFETCH, own_channels=True)),
     ],
 )
 def test_a_long_queue_has_a_channel_for_each_consumer_where_closing_requeues(

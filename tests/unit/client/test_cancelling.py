@@ -38,7 +38,9 @@ class Lanes:
         self.owner: str | None = None
         self.published: list[tuple[Publication, tuple[Any, ...]]] = []
 
-    def publish(self, publication: Publication, requirements: tuple[Any, ...], *_: object) -> PendingPublish:
+    def publish(
+        self, publication: Publication, requirements: tuple[Any, ...], *_: object, **__: object
+    ) -> PendingPublish:
         self.published.append((publication, requirements))
         pending = PendingPublish(publication, 5.0)
         pending.finish(self.errors.pop(0) if self.errors else None)

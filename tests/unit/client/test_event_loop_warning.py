@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
+from amqpworker import AmqpWorkerError, App
 from amqpworker.client.event_loop_warning import warn_in_event_loop
+from amqpworker.settings import Settings
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
@@ -41,3 +44,21 @@ def test_a_thread_beside_the_loop_may_block(caplog: pytest.LogCaptureFixture) ->
 
     asyncio.run(beside())
     assert lines(caplog) == []
+
+
+def test_what_has_no_method_for_coroutines_is_to_be_called_in_a_thread(caplog: pytest.LogCaptureFixture) -> None:
+    app = App("amqp://127.0.0.1:1", settings=Settings(connect_timeout=0.1, send_timeout=0.1))
+
+    async def blocks() -> None:
+        app.pending.walk()
+        with suppress(AmqpWorkerError):
+            app.queues.paused()
+        with suppress(AmqpWorkerError):
+            app.dead.drop("id")
+
+    asyncio.run(blocks())
+    assert [(line["method"], line["instead"]) for line in lines(caplog) if "instead" in line] == [
+        ("app.pending", "await asyncio.to_thread(…)"),
+        ("app.queues.paused", "await asyncio.to_thread(…)"),
+        ("app.dead", "await asyncio.to_thread(…)"),
+    ]

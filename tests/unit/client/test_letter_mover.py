@@ -57,10 +57,10 @@ class Lane:
 
 class Walk:
     def __init__(self) -> None:
-        self.taken: list[str] = []
+        self.removed: list[str] = []
 
-    def take(self, deliveries: Sequence[Delivery]) -> None:
-        self.taken += [str(one.properties.message_id) for one in deliveries]
+    def remove(self, deliveries: Sequence[Delivery]) -> None:
+        self.removed += [str(one.properties.message_id) for one in deliveries]
 
 
 def copy_of(one: DeadLetter) -> Publication:
@@ -83,14 +83,14 @@ def test_letters_are_removed_in_batches_once_their_copies_are_confirmed(monkeypa
     monkeypatch.setattr(letter_mover, "BATCH", 2)
     batches: list[int] = []
     mover, walk, _ = moved(lambda _: None, 5, on_moved=batches.append)
-    assert walk.taken == [f"id-{number}" for number in range(5)]
+    assert walk.removed == [f"id-{number}" for number in range(5)]
     assert (mover.moved.count, batches) == (5, [2, 2, 1])
 
 
 @pytest.mark.parametrize("error", [InvalidArguments("too large"), ConfigError("no queue")])
 def test_a_letter_that_cannot_be_sent_stays_and_the_others_leave(error: AmqpWorkerError) -> None:
     mover, walk, _ = moved(lambda name: error if name == "id-1" else None)
-    assert walk.taken == ["id-0", "id-2", "id-3"]
+    assert walk.removed == ["id-0", "id-2", "id-3"]
     assert (mover.moved.refused, mover.moved.errors) == (1, {str(error): 1})
 
     def make_copy(one: DeadLetter) -> Publication:
@@ -99,12 +99,12 @@ def test_a_letter_that_cannot_be_sent_stays_and_the_others_leave(error: AmqpWork
         return copy_of(one)
 
     mover, walk, lane = moved(lambda _: None, make_copy=make_copy)
-    assert walk.taken == lane.written == ["id-0", "id-2", "id-3"]
+    assert walk.removed == lane.written == ["id-0", "id-2", "id-3"]
 
 
 def test_after_a_lost_confirm_nothing_more_is_written_and_what_was_confirmed_is_removed() -> None:
     mover, walk, lane = moved(lambda name: Unconfirmed("lost") if name == "id-2" else None)
-    assert walk.taken == ["id-0", "id-1"]
+    assert walk.removed == ["id-0", "id-1"]
     assert lane.written == ["id-0", "id-1", "id-2"]
     assert "Unconfirmed" in mover.moved.errors
 
@@ -112,14 +112,14 @@ def test_after_a_lost_confirm_nothing_more_is_written_and_what_was_confirmed_is_
 def test_a_copy_that_never_ends_leaves_its_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letter_mover, "GRACE", 0.0)
     mover, walk, _ = moved(lambda name: ... if name == "id-1" else None)
-    assert walk.taken == ["id-0", "id-2", "id-3"]
+    assert walk.removed == ["id-0", "id-2", "id-3"]
     assert "Unconfirmed" in mover.moved.errors
 
 
 def test_an_interrupted_move_removes_what_is_confirmed_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letter_mover, "LAST_WAIT", 0.0)
     mover, walk, _ = moved(lambda name: KeyboardInterrupt() if name == "id-2" else None)
-    assert walk.taken == ["id-0", "id-1"]
+    assert walk.removed == ["id-0", "id-1"]
     assert "KeyboardInterrupt" in mover.moved.errors
 
 
@@ -131,7 +131,7 @@ def test_letters_without_copies_are_only_removed_and_counted_by_name() -> None:
         mover.add(letter(number), walk)
     mover.flush(walk)
     assert mover.moved.by_name == {"id-1": 1, "nope": 0}
-    assert (walk.taken, lane.written) == (["id-0", "id-1", "id-2"], [])
+    assert (walk.removed, lane.written) == (["id-0", "id-1", "id-2"], [])
 
 
 def test_errors_are_counted_by_their_text_and_few_are_kept() -> None:
@@ -144,7 +144,7 @@ def test_errors_are_counted_by_their_text_and_few_are_kept() -> None:
 
 def test_letters_that_could_not_be_removed_are_not_counted_as_moved() -> None:
     class LostWalk:
-        def take(self, _: Sequence[Delivery]) -> None:
+        def remove(self, _: Sequence[Delivery]) -> None:
             raise NotConnected("lost")
 
     lane = Lane(lambda _: None)
@@ -197,3 +197,16 @@ def test_letters_that_were_read_first_are_the_same(monkeypatch: pytest.MonkeyPat
         assert reading
         assert (one.name, one.position, one.queue) == (f"id-{number}", number, "emails.dead")
         assert one.message.properties == letter(number).message.properties
+
+
+def test_each_move_that_ends_without_a_confirm_raises_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The traceback of one that is raised again would keep the letters of each move before."""
+    monkeypatch.setattr(letter_mover, "GRACE", 0.0)
+    raised = []
+    for _ in range(2):
+        mover = LetterMover(lambda: Lane(lambda _: ...), 0.01, copy_of)  # type: ignore[arg-type,return-value]
+        mover.add(letter(1), Walk())
+        with pytest.raises(Unconfirmed) as caught:
+            mover.flush(Walk())
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]

@@ -22,6 +22,8 @@ from amqpworker.model.fingerprint import fingerprint_of, without_details
         ('key "user name" of `table`', "key # of #"),
         ("'cut off in the mid", "#"),
         ("no such user: en", "no such user: en"),
+        ("at deadbeef.txt", "at deadbeef.txt"),
+        ("at v-deadbeef:x7, added", "at #, added"),
         ("", ""),
     ],
 )

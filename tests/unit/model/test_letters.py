@@ -15,7 +15,7 @@ from amqpworker.errors import InvalidArguments
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.letter_dump import dump_letter, load_letter
 from amqpworker.model.letter_groups import LetterGroups
-from amqpworker.model.letter_selection import EVERYTHING, Selection
+from amqpworker.model.letter_selection import Selection
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.routing.envelope import publication_of_letter, publication_of_replay
 from amqpworker.routing.topology import Names, dead_queue_of, work_queue_of
@@ -91,8 +91,7 @@ def test_the_work_queue_of_a_letter_is_that_of_its_dead_letter_queue_and_of_a_pa
 
 
 def test_a_selection_without_conditions_matches_each_letter() -> None:
-    assert EVERYTHING.matches(letter())
-    assert EVERYTHING.is_everything
+    assert Selection().matches(letter())
 
 
 def test_a_selection_matches_what_fits_all_its_conditions() -> None:

@@ -18,9 +18,10 @@ from amqpworker.model.outcome import Cancelled, Done, Outcome
 from amqpworker.worker.cancelled_runs import CancelledRuns
 from amqpworker.worker.cancels import Cancels
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.isolation.isolation import Isolation
 from amqpworker.worker.limits.limits import Limits, Pace
+from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 

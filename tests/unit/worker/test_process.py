@@ -29,8 +29,8 @@ from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.main_thread import WorkerProcess
 from amqpworker.worker.options import WorkerOptions
 from amqpworker.worker.service import Service
+from amqpworker.worker.start_queue import make_start_queue
 from amqpworker.worker.task_processes import TaskProcesses
-from amqpworker.worker.work_queue import make_work_queue
 from tests.unit.worker.settling import Bench
 
 FULL = "the limit of processes and threads is reached"
@@ -162,7 +162,7 @@ def test_a_worker_that_cannot_start_the_thread_for_time_limits_does_not_start(fu
 
 
 def test_an_event_loop_whose_thread_could_not_be_started_can_be_started_later(full: None) -> None:
-    coroutines = EventLoopRunner(Bench().pipeline, [], {}, make_work_queue(frozenset()))
+    coroutines = EventLoopRunner(Bench().pipeline, [], {}, make_start_queue(frozenset()))
     with pytest.raises(ThreadLimitReached):
         coroutines.start()
     threading.stack_size(0)

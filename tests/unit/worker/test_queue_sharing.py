@@ -1,4 +1,4 @@
-"""Messages are left to idle processes: when a queue is held, and what the processes of a supervisor know of each other."""
+"""Messages are left to idle processes: when a queue is left, and what the processes of a supervisor know of each other."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Scene:
     def __init__(self) -> None:
         self.idle = True
         self.recorder = Recorder(1)
-        self.holds: list[set[str]] = []
+        self.left: list[set[str]] = []
         self.consumed: list[str] = []
         self.sharing = Sharing(
             self.recorder,
             {"work": 0b100},
             lambda _: self.idle,
             lambda: self.consumed,
-            lambda held: self.holds.append({*held}),
+            lambda left: self.left.append({*left}),
         )
 
     def look(self, now: float, others: bool, consumed: bool = True) -> int:
@@ -43,33 +43,33 @@ class Scene:
         return found.idle
 
 
-def test_a_queue_is_held_after_three_busy_seconds_while_another_process_is_idle() -> None:
+def test_a_queue_is_left_after_three_busy_seconds_while_another_process_is_idle() -> None:
     scene = Scene()
     assert scene.look(100.0, others=True) == 0b100
     scene.idle = False
     assert scene.look(102.9, others=True) == 0
-    assert scene.holds == []
+    assert scene.left == []
     scene.look(103.1, others=True)
     scene.look(103.2, others=True)
-    assert scene.holds == [{"work"}]
+    assert scene.left == [{"work"}]
     scene.idle = True
     assert scene.look(103.3, others=True, consumed=False) == 0, "not idle for a queue that it does not consume"
-    assert scene.holds == [{"work"}, set()]
+    assert scene.left == [{"work"}, set()]
 
 
-def test_a_queue_is_released_when_no_other_process_is_idle_any_more_and_not_held_at_once_again() -> None:
+def test_a_queue_is_consumed_again_when_no_other_process_is_idle_any_more_and_not_left_at_once_again() -> None:
     scene = Scene()
     scene.idle = False
     scene.look(0.0, others=False)
     scene.look(60.0, others=False)
-    assert scene.holds == []
+    assert scene.left == []
     scene.look(61.0, others=True)
-    assert scene.holds == [{"work"}]
+    assert scene.left == [{"work"}]
     scene.look(62.0, others=False)
     scene.look(64.0, others=True)
-    assert scene.holds == [{"work"}, set()]
+    assert scene.left == [{"work"}, set()]
     scene.look(65.1, others=True)
-    assert scene.holds == [{"work"}, set(), {"work"}]
+    assert scene.left == [{"work"}, set(), {"work"}]
 
 
 def test_a_queue_has_the_same_bit_in_each_process_and_another_on_another_broker_or_virtual_host() -> None:

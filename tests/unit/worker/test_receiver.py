@@ -112,7 +112,7 @@ def test_runners_drop_requeued_deliveries_and_those_of_a_lost_channel(clock: Mov
     assert scene.dropped_at[1:] == [clock.now]
 
 
-def test_deliveries_behind_long_tasks_are_requeued_once_if_the_queue_is_held_for_other_processes(
+def test_deliveries_behind_long_tasks_are_requeued_once_if_the_queue_is_left_to_other_processes(
     clock: MovedClock,
 ) -> None:
     scene = Scene(clock)
@@ -121,7 +121,7 @@ def test_deliveries_behind_long_tasks_are_requeued_once_if_the_queue_is_held_for
     clock.now += 6
     assert scene.tick() == [], "no other process is idle"
     second = scene.deliver()
-    scene.bench.channel.held_since = clock.now
+    scene.bench.channel.suspended_since = clock.now
     clock.now += 0.9
     assert scene.tick() == [], "others that are as busy leave the queue, too, meanwhile"
     clock.now += 1.1
@@ -129,7 +129,7 @@ def test_deliveries_behind_long_tasks_are_requeued_once_if_the_queue_is_held_for
     clock.now += 3.1
     assert scene.tick() == [second]
     assert len(scene.dropped_at) == 2
-    scene.bench.channel.held_since = 0.0
+    scene.bench.channel.suspended_since = 0.0
     scene.deliver()
     clock.now += 60
     assert scene.tick() == []

@@ -18,7 +18,8 @@ from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
 from amqpworker.worker.context import Run, current
-from amqpworker.worker.executor import Pipeline, TaskExecutor
+from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.threads import Concurrency, RunnerThreads
 from tests.support import wait_until
 from tests.unit.worker.settling import Bench, NoIsolation, registered
@@ -352,7 +353,7 @@ def test_coroutines_of_a_queue_with_threads_of_its_own_run_in_the_event_loop(sce
     assert seen == ["amqpworker-event-loop"]
 
 
-def test_without_threads_per_queue_deliveries_are_put_directly_into_one_work_queue(scene: Scene) -> None:
+def test_without_threads_per_queue_deliveries_are_put_directly_into_one_queue(scene: Scene) -> None:
     def quick() -> None: ...
 
     runners = (scene.task(quick), scene.start())[-1]

@@ -33,7 +33,7 @@ class Process:
         self.pid = number
         self.runs = 0
         self.spent = False
-        self.cancelled = False
+        self.killed_by_cancel = False
         self.shows_cancelled: list[bool] = []
         self.outdated = False
         self.idle_since = 0.0
@@ -61,7 +61,7 @@ class Process:
         self.timeouts.append(timeout)
         return self._scene.answer()
 
-    def set_cancelled(self, cancelled: bool) -> None:
+    def show_cancelled(self, cancelled: bool) -> None:
         self.shows_cancelled.append(cancelled)
 
     def dismiss(self) -> None:

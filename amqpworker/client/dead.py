@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.letter_mover import LetterMover, check_rate, no_copy
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.client.letter_spool import read_first
@@ -126,6 +127,7 @@ class DeadLetters:
         return _counts_of(mover.moved)
 
     def _walks(self) -> LetterWalks:
+        warn_in_event_loop("app.dead", has_counterpart=False)
         return LetterWalks(self._url, self._settings, self._plan)
 
     def _mover(self, make_copy: MakeCopy, rate: float | None = None) -> LetterMover:

@@ -1,5 +1,5 @@
 """
-What waits in a worker process until it can start.
+The queue of deliveries in a worker process that wait until they can start.
 
 Decides the order: as deliveries arrive, but of a bounded queue those that were accepted before are first. A fair share would
 let retries grow without end while new work is taken beside them.
@@ -59,20 +59,20 @@ class DueFirst:
             return self._others[taken].popleft()
 
 
-WorkQueue: TypeAlias = "SimpleQueue[Delivery | None] | DueFirst"
+StartQueue: TypeAlias = "SimpleQueue[Delivery | None] | DueFirst"
 
 
-def make_work_queue(bounded: frozenset[str]) -> WorkQueue:
+def make_start_queue(bounded: frozenset[str]) -> StartQueue:
     """Return an empty queue; without bounded queues it is a plain one, which is faster."""
     return DueFirst(bounded) if bounded else SimpleQueue()
 
 
-def drop_requeued(work: WorkQueue) -> None:
-    """Drop the deliveries of a work queue that were requeued; for the thread that calls `put`."""
+def drop_requeued(start_queue: StartQueue) -> None:
+    """Drop the deliveries that were requeued; for the thread that calls `put`."""
     waiting: list[Delivery | None] = []
     with contextlib.suppress(Empty):
         while True:
-            waiting.append(work.get_nowait())
+            waiting.append(start_queue.get_nowait())
     for delivery in waiting:
         if delivery is None or delivery.channel.is_unclaimed(delivery):
-            work.put(delivery)
+            start_queue.put(delivery)

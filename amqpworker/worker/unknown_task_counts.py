@@ -30,7 +30,7 @@ OTHERS = "others"
 PER_SECOND = 8
 
 
-class Deferrals:
+class UnknownTaskCounts:
     """The messages that this process returned to the delay ladder since it does not know their tasks; any thread uses it."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -84,8 +84,8 @@ class Deferrals:
 class UnknownTasksReport(Service):
     """Reports to the supervisor what waits for a worker that knows it, whenever that changes."""
 
-    def __init__(self, deferrals: Deferrals, reporter: Reporter) -> None:
-        self._deferrals = deferrals
+    def __init__(self, counts: UnknownTaskCounts, reporter: Reporter) -> None:
+        self._counts = counts
         self._reporter = reporter
         self._reported: Mapping[str, int] = {}
         self._report_at = 0.0
@@ -95,7 +95,7 @@ class UnknownTasksReport(Service):
         if now < self._report_at:
             return
         self._report_at = now + REPORT_EVERY
-        waiting = shortened(self._deferrals.waiting())
+        waiting = shortened(self._counts.waiting())
         if waiting != self._reported and self._reporter.send(Report("unknown_tasks", waiting=waiting)):
             self._reported = waiting
 

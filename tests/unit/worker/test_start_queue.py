@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amqpworker.worker.work_queue import DueFirst, drop_requeued, make_work_queue
+from amqpworker.worker.start_queue import DueFirst, drop_requeued, make_start_queue
 
 BOUNDED = frozenset({"work", "other"})
 
@@ -93,5 +93,5 @@ def test_other_queues_keep_their_places() -> None:
 
 
 def test_without_a_bound_it_is_a_plain_queue() -> None:
-    assert type(make_work_queue(frozenset())) is SimpleQueue
-    assert type(make_work_queue(BOUNDED)) is DueFirst
+    assert type(make_start_queue(frozenset())) is SimpleQueue
+    assert type(make_start_queue(BOUNDED)) is DueFirst

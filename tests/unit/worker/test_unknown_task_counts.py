@@ -15,8 +15,8 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Deferred, Discarded, Done, Outcome
 from amqpworker.worker.context import Run
-from amqpworker.worker.deferrals import MAX_NAMES, OTHERS, Deferrals, UnknownTasksReport, shortened
 from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.unknown_task_counts import MAX_NAMES, OTHERS, UnknownTaskCounts, UnknownTasksReport, shortened
 from tests.unit.worker.settling import RETRY, Bench, registered
 
 NOW = 1_790_000_000.0
@@ -193,50 +193,50 @@ class Reports:
 def test_a_task_is_logged_once_per_minute_with_the_number_of_its_messages(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "amqpworker")
     now = [0.0]
-    deferrals = Deferrals(lambda: now[0])
+    counts = UnknownTaskCounts(lambda: now[0])
     for moment, task in ((0, "a"), (1, "a"), (2, "b"), (59.9, "a"), (60, "a"), (61, "a"), (130, "a")):
         now[0] = moment
-        deferrals.note(task, "work", 4.0, "no task")
+        counts.note(task, "work", 4.0, "no task")
     lines = [one.msg for one in caplog.records if isinstance(one.msg, dict)]
     assert [(line["task"], line["messages"]) for line in lines] == [("a", 1), ("b", 1), ("a", 3), ("a", 2)]
 
 
 def test_what_waits_is_counted_until_it_is_due() -> None:
     now = [0.0]
-    deferrals = Deferrals(lambda: now[0])
+    counts = UnknownTaskCounts(lambda: now[0])
     for _ in range(3):
-        deferrals.note("b", "work", 64.0, "no task")
-    deferrals.note("a", "work", 4.0, "no task")
-    assert deferrals.waiting() == {"b": 3, "a": 1}
+        counts.note("b", "work", 64.0, "no task")
+    counts.note("a", "work", 4.0, "no task")
+    assert counts.waiting() == {"b": 3, "a": 1}
     now[0] = 4.0
-    assert deferrals.waiting() == {"b": 3}
+    assert counts.waiting() == {"b": 3}
     now[0] = 64.0
-    assert deferrals.waiting() == {}
+    assert counts.waiting() == {}
     now[0] = 64.5
-    deferrals.note("b", "work", 4.0, "no task")
+    counts.note("b", "work", 4.0, "no task")
     now[0] = 68.5  # it is delivered again about now: counted longer, it would be counted twice
-    assert deferrals.waiting() == {}
+    assert counts.waiting() == {}
 
 
 def test_memory_has_a_bound_whatever_names_are_sent() -> None:
     now = [0.0]
-    deferrals = Deferrals(lambda: now[0])
+    counts = UnknownTaskCounts(lambda: now[0])
     for number in range(10 * MAX_NAMES):
-        deferrals.note(f"task-{number}", "work", 4.0, "no task")
-    found = deferrals.waiting()
+        counts.note(f"task-{number}", "work", 4.0, "no task")
+    found = counts.waiting()
     assert len(found) == MAX_NAMES + 1
     assert found[OTHERS] == 9 * MAX_NAMES
     now[0] = 5.0
-    deferrals.note("new", "work", 4.0, "no task")
-    assert deferrals.waiting() == {"new": 1}
+    counts.note("new", "work", 4.0, "no task")
+    assert counts.waiting() == {"new": 1}
 
 
 def test_the_supervisor_gets_a_report_when_it_changes_once_per_second_at_most() -> None:
     now = [0.0]
-    deferrals, reports = Deferrals(lambda: now[0]), Reports()
-    service = UnknownTasksReport(deferrals, reports)  # type: ignore[arg-type]
+    counts, reports = UnknownTaskCounts(lambda: now[0]), Reports()
+    service = UnknownTasksReport(counts, reports)  # type: ignore[arg-type]
     service.beat(0.0)
-    deferrals.note("a", "work", 4.0, "no task")
+    counts.note("a", "work", 4.0, "no task")
     service.beat(0.5)
     assert reports.found == []
     reports.full = True

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from amqpworker.client.cancelling import CancellingApp, announce, report_removed
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.pending_walk import LadderWalk
-from amqpworker.client.send_errors import may_send_again, refuse_io_thread
 from amqpworker.errors import InvalidArguments
 from amqpworker.model.headers import ETA
 from amqpworker.model.pending_message import PendingMessage
@@ -56,7 +55,7 @@ class Pending:
 
     def walk(self) -> LadderWalk:
         """Return a reader of the ladder, for tools that show how long it took."""
-        warn_in_event_loop("pending")
+        warn_in_event_loop("app.pending", has_counterpart=False)
         return LadderWalk(self._app.url, self._app.settings, self._app.plan.names, time.time, self._on_busy)
 
     def list(
@@ -128,11 +127,11 @@ class Pending:
             SendError: it was not confirmed; the message is still there.
         """
         with self.walk() as walk:
-            return reschedule(self._app, walk, id, seconds_of(delay, at)) is not None
+            return reschedule(self._app, walk, id, delay_function(delay, at)) is not None
 
 
-def seconds_of(delay: float | timedelta | None, at: datetime | None) -> Callable[[float], float]:
-    """Return what gives the delay from a time on, in seconds; raises InvalidArguments unless exactly one is given and valid."""
+def delay_function(delay: float | timedelta | None, at: datetime | None) -> Callable[[float], float]:
+    """Return what makes a delay in seconds of the present time; raises InvalidArguments unless exactly one is given and valid."""
     if (delay is None) == (at is None):
         raise InvalidArguments("reschedule() needs either delay or at.")
     if at is not None:
@@ -147,7 +146,7 @@ def seconds_of(delay: float | timedelta | None, at: datetime | None) -> Callable
 def selection(
     task: str | None, queue: str | None, due_before: datetime | float | timedelta | None, now: float
 ) -> Callable[[PendingMessage], bool]:
-    """Return whether a message is chosen; raises InvalidArguments for an invalid `due_before`."""
+    """Return what decides whether a message is chosen; raises InvalidArguments for an invalid `due_before`."""
     limit: float | None = None
     if isinstance(due_before, datetime):
         limit = timestamp_of(due_before, "due_before")
@@ -195,7 +194,7 @@ def cancel(
             while batch := list(islice(found, BATCH)):
                 deliveries = [message.message for message in batch]
                 report_removed(app, deliveries)
-                level.take(deliveries)
+                level.remove(deliveries)
                 removed.update(message.id for message in batch)
     return removed, until
 
@@ -220,7 +219,7 @@ def reschedule(app: PendingApp, walk: LadderWalk, wanted: str, delay: Callable[[
             for key, copy in copies.items():
                 _publish(app, copy)
                 published[key] = (copy.properties.headers or {}).get(ETA)
-            level.take([one.message for one in found])
+            level.remove([one.message for one in found])
             due = now + wait if copies else due
     return due
 
@@ -240,12 +239,4 @@ def _publish(app: PendingApp, publication: Publication) -> None:
     """Publish a copy; returns once it is confirmed."""
     plan = app.plan
     requirements = plan.requirements(publication.routing_key, delayed=publication.exchange != plan.names.due)
-    until = time.monotonic() + app.settings.send_timeout
-    while True:
-        refuse_io_thread(None)
-        pending = app.producer.publisher.sends.publish(publication, requirements, resend=True)
-        pending.wait()
-        if pending.error is None:
-            return
-        if not may_send_again(pending.error, until):
-            raise pending.error
+    app.producer.publish_all([publication], requirements, time.monotonic() + app.settings.send_timeout)
