@@ -314,7 +314,7 @@ def test_a_message_whose_time_has_passed_is_sent_without_a_delay() -> None:
 
 
 def test_a_time_beyond_the_ladder_is_refused() -> None:
-    with pytest.raises(InvalidArguments, match="too long"):
+    with pytest.raises(InvalidArguments, match="too late"):
         publication_of_send(message(at=datetime(2200, 1, 1, tzinfo=UTC)), NAMES, NOW)
 
 
