@@ -91,7 +91,8 @@ class LetterWalks:
         """
         Move the selected letters, the oldest first, at most `most` of them; return how many were selected.
 
-        Letters that have died since this connection began are left alone: those that were replayed by it, to any queue, too.
+        Letters that have died since this connection began are left alone: those that were replayed by it, to any queue, too. Of
+        those that are chosen by their names only the latter, since the clock of their worker may be ahead.
         """
         selected = 0
         while True:
@@ -99,7 +100,7 @@ class LetterWalks:
             with self._walker.walk(queue) as walk:
                 for position, delivery in enumerate(walk, 1):
                     letter = DeadLetter.of(delivery, queue, position)
-                    if selection.matches(letter) and not died_between(letter, self._began, int(time.time() * 1000)):
+                    if selection.matches(letter) and not self._died_meanwhile(letter, bool(selection.names)):
                         unfinished = selected > before and time.monotonic() > until
                         if unfinished or selected == most:
                             break
@@ -109,13 +110,21 @@ class LetterWalks:
             if not unfinished:
                 return selected
 
+    def _died_meanwhile(self, letter: DeadLetter, is_named: bool) -> bool:
+        now = int(time.time() * 1000)
+        return replayed_between(letter, self._began, now) or (not is_named and died_between(letter, self._began, now))
+
+
+def replayed_between(letter: DeadLetter, began: int, now: int) -> bool:
+    """Return whether a letter was replayed in this time (milliseconds since the epoch)."""
+    replayed = h.time_of((letter.message.properties.headers or {}).get(h.REPLAYED))
+    return replayed is not None and began <= replayed <= now
+
 
 def died_between(letter: DeadLetter, began: int, now: int) -> bool:
     """
-    Return whether a letter has died, or was replayed, in this time (milliseconds since the epoch).
+    Return whether a letter has died in this time, by the clock of its worker.
 
-    Workers have clocks of their own, so what died later than `now` was perhaps there before: only a clock is wrong.
+    What died later than `now` was perhaps there before: only a clock is wrong.
     """
-    replayed = h.time_of((letter.message.properties.headers or {}).get(h.REPLAYED))
-    died = None if letter.failed_at is None else int(letter.failed_at.timestamp() * 1000)
-    return any(time is not None and began <= time <= now for time in (replayed, died))
+    return letter.failed_at is not None and began <= letter.failed_at.timestamp() * 1000 <= now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from amqpworker.client.letter_walks import died_between
+from amqpworker.client.letter_walks import died_between, replayed_between
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.headers import now_text
 from amqpworker.model.message import Delivery, Headers, Properties
@@ -14,20 +14,15 @@ BEFORE, MEANWHILE, LATER = (now_text(moment / 1000) for moment in (BEGAN - 1, BE
 
 
 @pytest.mark.parametrize(
-    ("headers", "meanwhile"),
-    [
-        ({"aw-failed-at": BEFORE}, False),
-        ({"aw-failed-at": MEANWHILE}, True),
-        ({"aw-failed-at": BEFORE, "aw-replayed": MEANWHILE}, True),
-        ({"aw-failed-at": LATER, "aw-replayed": MEANWHILE}, True),
-        ({"aw-failed-at": LATER}, False),
-        ({"aw-failed-at": LATER, "aw-replayed": LATER}, False),
-        ({}, False),
-        ({"aw-failed-at": "nonsense", "aw-replayed": 7}, False),
-    ],
+    ("moment", "meanwhile"), [(BEFORE, False), (MEANWHILE, True), (LATER, False), ("nonsense", False), (None, False)]
 )
-def test_a_letter_died_meanwhile_if_its_death_or_its_replay_was_after_the_begin_and_not_in_the_future(
-    headers: Headers, meanwhile: bool
+def test_a_letter_died_or_was_replayed_meanwhile_if_that_was_after_the_begin_and_not_in_the_future(
+    moment: str | None, meanwhile: bool
 ) -> None:
-    letter = DeadLetter.of(Delivery(1, False, "dead", "emails", Properties(headers=headers), b"{}"), "emails.dead")
-    assert died_between(letter, BEGAN, NOW) is meanwhile
+    died, replayed = letter_with({"aw-failed-at": moment}), letter_with({"aw-replayed": moment})
+    assert (died_between(died, BEGAN, NOW), replayed_between(died, BEGAN, NOW)) == (meanwhile, False)
+    assert (died_between(replayed, BEGAN, NOW), replayed_between(replayed, BEGAN, NOW)) == (False, meanwhile)
+
+
+def letter_with(headers: Headers) -> DeadLetter:
+    return DeadLetter.of(Delivery(1, False, "dead", "emails", Properties(headers=headers), b"{}"), "emails.dead")
