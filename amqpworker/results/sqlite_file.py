@@ -229,7 +229,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store, upgrade one of an earlier version, and refuse any other."""
     # each commit reaches the disk: a result that was acknowledged survives a power cut, too
     connection.execute("PRAGMA synchronous = FULL")
-    if _schema_version(connection, path) != SCHEMA_VERSION:
+    # One transaction: between two reads another process may create the store.
+    connection.execute("BEGIN")
+    version = _schema_version(connection, path)
+    connection.execute("COMMIT")
+    if version != SCHEMA_VERSION:
         connection.execute("BEGIN IMMEDIATE")
         # none if another process was faster
         for statement in UPGRADES.get(_schema_version(connection, path), ()):

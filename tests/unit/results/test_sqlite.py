@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.reply import decode_reply
 from amqpworker.results.sqlite import SqliteStore, path_of
-from amqpworker.results.sqlite_file import is_transient
+from amqpworker.results.sqlite_file import _prepare, is_transient
 from amqpworker.results.store import ResultNotStorable, ResultRow, open_store
 from amqpworker.testing import ResultStoreContract
 from tests.unit.results.rows import LATER, get, put, row
@@ -87,20 +87,47 @@ def test_several_processes_store_at_once_and_nothing_is_lost(url: str, store: Sq
     children = [in_other_process(url, f"NUMBER = {number}\n{code}") for number in range(3)]
     for turn in range(100):
         put(store, f"here-{turn}")
-    assert [child.wait(60) for child in children] == [0, 0, 0]
     for child in children:
-        child.communicate()
+        child.communicate(timeout=60)
+    assert [child.returncode for child in children] == [0, 0, 0]
     assert all(get(store, f"-c{number}-{turn}") == b"1" for number in range(3) for turn in range(100))
     assert all(get(store, f"here-{turn}") == b"1" for turn in range(100))
 
 
 def test_several_processes_create_the_store_at_once(url: str) -> None:
     children = [in_other_process(url, f"put(store, '{number}')") for number in range(4)]
-    assert [child.wait(60) for child in children] == [0, 0, 0, 0]
     for child in children:
-        child.communicate()
+        child.communicate(timeout=60)
+    assert [child.returncode for child in children] == [0, 0, 0, 0]
     found = open_store(url)
     assert [get(found, str(number)) for number in range(4)] == [b"1"] * 4
+    found.close()
+
+
+@pytest.mark.parametrize(
+    "statement", ["PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master"]
+)
+def test_a_file_that_another_process_creates_meanwhile_is_not_taken_for_that_of_another_program(
+    url: str, statement: str
+) -> None:
+    path = path_of(url)
+    others: list[SqliteStore] = []
+
+    def create_by_another(sql: str) -> None:
+        if sql == statement and not others:
+            others.append(SqliteStore(path, lock_timeout=0.0))
+            others[0].put([row("here")])
+            others[0].close()
+
+    connection = sqlite3.connect(path, timeout=0.0, isolation_level=None)
+    connection.set_trace_callback(create_by_another)
+    with suppress(sqlite3.OperationalError):  # it is locked meanwhile, and tried again by whoever uses it
+        _prepare(connection, path)
+    connection.close()
+    assert others
+    found = open_store(url)
+    put(found, "later")
+    assert get(found, "later") == b"1"
     found.close()
 
 
