@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amqpworker import ConfigError
 from tests.acceptance.scene import CALL_TIMEOUT, MOST_ATTEMPTS, PYTHON, QUEUE, Scene
 from tests.acceptance.service.ledger import Line
-from tests.support import Broker, raw_channel
+from tests.support import Broker, raw_channel, wait_until
 
 STILL = 2.0  # nothing may be seen for this long: the broker's figures are up to a second old
 SLACK = 1.0
@@ -258,7 +259,7 @@ def moving(brokers: Sequence[Broker]) -> dict[str, Counter[str]]:
     """Return the counts of every queue that holds messages which should continue by themselves."""
     found = {}
     vhosts = {broker.vhost for broker in brokers}
-    for queue in brokers[0].management.request("GET", "queues"):
+    for queue in listed(brokers[0]):
         kinds = KINDS if queue["name"] not in {DEAD, PARKED} else UNSETTLED
         counts = +Counter({kind: int(queue.get(kind) or 0) for kind in kinds})
         if counts and queue["vhost"] in vhosts:
@@ -267,6 +268,21 @@ def moving(brokers: Sequence[Broker]) -> dict[str, Counter[str]]:
         exact = {broker.vhost: broker.count(QUEUE) for broker in brokers}
         found = {f"{vhost}/{QUEUE}": Counter(messages_ready=ready) for vhost, ready in exact.items() if ready > 0}
     return found
+
+
+def listed(broker: Broker) -> list[dict[str, Any]]:
+    """Return all queues of a node. Its list can fail with a 500 while a queue is declared or deleted."""
+
+    def attempt() -> list[dict[str, Any]] | None:
+        try:
+            found: list[dict[str, Any]] = broker.management.request("GET", "queues")
+        except ConfigError as error:
+            if "500" not in str(error):
+                raise
+            return None
+        return found
+
+    return wait_until(attempt, 10, "the list of queues") or []
 
 
 def drain(broker: Broker, queue: str) -> list[DeadLetter]:
