@@ -121,7 +121,7 @@ def test_a_file_that_another_process_creates_meanwhile_is_not_taken_for_that_of_
 
     connection = sqlite3.connect(path, timeout=0.0, isolation_level=None)
     connection.set_trace_callback(create_by_another)
-    with suppress(sqlite3.OperationalError):  # it is locked meanwhile, and tried again by whoever uses it
+    with suppress(sqlite3.OperationalError):  # a store would try again
         _prepare(connection, path)
     connection.close()
     assert others
