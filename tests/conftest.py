@@ -86,7 +86,14 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture
 def vhost(node: Node) -> Iterator[Broker]:
     """A fresh virtual host on the shared node."""
-    broker = Broker(node, f"test-{next(_numbers)}")
+    with fresh_vhost(node, "test") as broker:
+        yield broker
+
+
+@contextmanager
+def fresh_vhost(node: Node, kind: str) -> Iterator[Broker]:
+    """Create a virtual host for the time of a block."""
+    broker = Broker(node, f"{kind}-{next(_numbers)}")
     node.create_vhost(broker.vhost)
     yield broker
     node.management.delete_vhost(broker.vhost)
@@ -137,7 +144,5 @@ def spare_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture
 def spare_vhost(spare_node: Node) -> Iterator[Broker]:
     """A fresh virtual host on the second node."""
-    broker = Broker(spare_node, f"spare-{next(_numbers)}")
-    spare_node.create_vhost(broker.vhost)
-    yield broker
-    spare_node.management.delete_vhost(broker.vhost)
+    with fresh_vhost(spare_node, "spare") as broker:
+        yield broker

@@ -36,8 +36,11 @@ class Subscriber:
 
     def take_changed(self) -> bool:
         """Return whether numbers were set since this was called last."""
-        has_changed, self._has_changed = self._has_changed, False
-        return has_changed
+        if not self._has_changed:
+            return False
+        # Before the numbers are read: what another thread sets from now on is found the next time.
+        self._has_changed = False
+        return True
 
     def prefetch_of(self, channel: ConsumerChannel) -> int:
         """Return the prefetch that the consumer of a channel should have."""

@@ -116,7 +116,7 @@ def _put_folder_first() -> None:
 
 
 def _no_module(name: str) -> str:
-    return f"There is no module {name!r} in {folder_as_given()}, and none is installed"
+    return f"There is no module {name!r} in the folder {folder_as_given()}, and no installed package has it"
 
 
 def _found_by(find: Callable[[], T]) -> T:

@@ -262,6 +262,12 @@ def test_what_an_older_app_has_paused_can_be_resumed(scene: Scene, make_app: Mak
     assert scene.app.queues.paused() == Paused()
 
 
+def delete_stream(vhost: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    """Delete the stream of pauses, and wait until a worker has declared it again and reported that."""
+    vhost.management.delete_queue(vhost.vhost, CONTROL)
+    wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 10, "it is declared again")
+
+
 def test_if_the_stream_is_deleted_workers_keep_what_they_knew_until_the_next_change(
     vhost: Broker, scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -269,9 +275,7 @@ def test_if_the_stream_is_deleted_workers_keep_what_they_knew_until_the_next_cha
     with scene.worker() as worker:
         scene.app.queues.pause(QUEUE)
         wait_until_paused(worker)
-        vhost.management.delete_queue(vhost.vhost, CONTROL)
-        wait_until(lambda: vhost.count(CONTROL) == 0, 10, "it is declared again")
-        wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 5, "that is reported")
+        delete_stream(vhost, caplog)
         scene.note.send(1)
         assert worker.process.consumer.consuming
         assert vhost.count(QUEUE) == 1
@@ -291,8 +295,7 @@ def test_after_the_stream_was_deleted_the_next_change_is_the_whole_and_what_it_f
         scene.app.queues.pause_task("hold")
         wait_until_paused(worker)
         wait_until(lambda: paused_tasks(worker) == {"hold"})
-        vhost.management.delete_queue(vhost.vhost, CONTROL)
-        wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 10, "it is declared again")
+        delete_stream(vhost, caplog)
         caplog.clear()
         scene.app.queues.pause("others")
         wait_until_paused(worker, queue="others")
@@ -313,8 +316,7 @@ def test_what_workers_still_have_paused_can_be_resumed_after_the_stream_was_dele
     with scene.worker() as worker:
         scene.app.queues.pause(QUEUE)
         wait_until_paused(worker)
-        vhost.management.delete_queue(vhost.vhost, CONTROL)
-        wait_until(lambda: any("stream_recreated" in one for one in caplog.messages), 10, "it is declared again")
+        delete_stream(vhost, caplog)
         scene.note.send(1)
         assert not scene.app.queues.resume(QUEUE), "the stream does not have it"
         scene.wait_for(1)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from pika.adapters.blocking_connection import BlockingChannel
 
 from amqpworker import AccessRefused, App, NotConnected, QueueBusy, Settings, Unroutable
 from amqpworker.broker import walk_consumers
@@ -243,6 +244,19 @@ def test_a_walk_that_is_left_early_does_not_keep_the_rest_of_the_queue_in_memory
     assert count <= 20
 
 
+def consume_six(channel: BlockingChannel, vhost: Broker, left: int) -> None:
+    """Have another consumer receive six messages, and wait until as many as this are ready."""
+    channel.basic_qos(prefetch_count=6)
+    channel.basic_consume(QUEUE, lambda *_: None)
+    vhost.wait_for_count(QUEUE, left)
+
+
+def cut_soon(channel: BlockingChannel) -> None:
+    """Cut the connection of another consumer while the walk waits for it."""
+    other = channel.connection._impl._transport._sock
+    threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
+
+
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_consumer_that_came_later_is_waited_for_or_reported_and_what_it_has_is_not_taken_for_the_end(
     vhost: Broker, monkeypatch: pytest.MonkeyPatch, ends: bool
@@ -253,13 +267,10 @@ def test_a_consumer_that_came_later_is_waited_for_or_reported_and_what_it_has_is
         with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
             deliveries = iter(walk)
             seen = [number_of(next(deliveries))]
-            channel.basic_qos(prefetch_count=6)
-            channel.basic_consume(QUEUE, lambda *_: None)
             # one portion was read ahead, and the broker delivers the next one
-            vhost.wait_for_count(QUEUE, 5)
+            consume_six(channel, vhost, left=5)
             if ends:
-                other = channel.connection._impl._transport._sock
-                threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
+                cut_soon(channel)
             with nullcontext() if ends else pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
                 seen += map(number_of, deliveries)
         if ends:
@@ -279,9 +290,7 @@ def test_what_another_consumer_has_is_not_taken_for_the_end_although_some_of_the
                 walk.remove([next(deliveries)])
             # The broker forgets a consumer of which all is acknowledged: two of four.
             wait_until(lambda: walker.state_of(QUEUE).consumers == 2)
-            channel.basic_qos(prefetch_count=6)
-            channel.basic_consume(QUEUE, lambda *_: None)
-            vhost.wait_for_count(QUEUE, 1)
+            consume_six(channel, vhost, left=1)
             with pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
                 deque(map(walk.remove, ([delivery] for delivery in deliveries)), 0)
         left = sorted(walked(vhost))
@@ -298,15 +307,12 @@ def test_newer_messages_are_not_taken_for_those_that_another_consumer_has(
         with raw_channel(vhost.url) as channel, walker.walk(QUEUE) as walk:
             deliveries = iter(walk)
             seen = [number_of(next(deliveries))]
-            channel.basic_qos(prefetch_count=6)
-            channel.basic_consume(QUEUE, lambda *_: None)
-            vhost.wait_for_count(QUEUE, 5)
+            consume_six(channel, vhost, left=5)
             with raw_channel(vhost.url) as publishing:
                 for number in range(20, 30):
                     publishing.basic_publish("", QUEUE, str(number))
             if ends:
-                other = channel.connection._impl._transport._sock
-                threading.Timer(0.7, other.shutdown, (socket.SHUT_RDWR,)).start()
+                cut_soon(channel)
             with nullcontext() if ends else pytest.raises(QueueBusy, match="has begun to read queue 'some'"):
                 seen += map(number_of, deliveries)
         if ends:

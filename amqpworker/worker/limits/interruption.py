@@ -33,9 +33,10 @@ AT_FORK = frozenset({"_note_fork", "block", "unblock", "_before_fork", "_after_i
 """Functions of ours that Python calls around a fork, which ignores whatever is raised there and forks nevertheless."""
 
 FINALIZERS = frozenset({"__del__", "_remove", "remove"})
-"""Functions that Python calls when an object goes: `remove` and `_remove` in those of `weakref`. What they raise is ignored."""
+"""Functions that Python calls when an object is freed, ignoring what they raise."""
 
 WEAK = frozenset({"weakref", "_weakrefset"})
+"""The modules in which `remove` and `_remove` are such functions."""
 
 CALLS = frozenset({"PRECALL", "CALL", "CALL_KW", "CALL_FUNCTION_EX"})
 JUMPS = frozenset(dis.hasjrel + dis.hasjabs)
