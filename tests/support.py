@@ -165,6 +165,16 @@ class Broker:
             channel.basic_nack(0, multiple=True)
         return found
 
+    def drain(self, queue: str) -> list[str]:
+        """Take all messages that are ready in a queue, and return their ids."""
+        count, ids = self.count(queue), []
+        with raw_channel(self.url) as channel:
+            for _, properties, _ in channel.consume(queue, auto_ack=True) if count > 0 else ():
+                ids.append(properties.message_id)
+                if len(ids) == count:
+                    break
+        return ids
+
     def delete_queue(self, name: str) -> None:
         """Delete a queue under its users."""
         self.management.delete_queue(self.vhost, name)

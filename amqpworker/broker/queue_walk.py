@@ -200,7 +200,8 @@ class Walk:
                 raise self._error(error) from error
         state = self._walker.state_of(self.queue)
         if not is_known(state) or state.consumers > 1:
-            # One message needs no order; walkers that waited for each other's consumers to go would wait for ever.
+            # In no order: walkers that waited for each other's consumers to go would wait for ever. So their first messages,
+            # one for each walker, may change places.
             self._requeue(in_steps=False)
             return False
         self.total = 1 + (state.ready or 0)
