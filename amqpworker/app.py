@@ -93,7 +93,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
             raise ConfigError("App(middleware=…): give a list of callables, each of which returns a context manager.")
         check_namespace(namespace)
         if results is not None:
-            open_store(results)  # connects at its first use
+            open_store(results, namespace)  # connects at its first use
         self.settings = settings if settings is not None else Settings()
         if not isinstance(url, str | None):
             raise ConfigError(f"App(url=…): it must be a string, got {url!r:.60}.")
@@ -330,7 +330,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
             return None
         store = self._stores.get(url)
         if store is None:
-            store = self._stores.setdefault(url, open_store(url))
+            store = self._stores.setdefault(url, open_store(url, self.plan.names.namespace))
         return store
 
     def _sent(self, message: Message[R]) -> Sent[R]:

@@ -15,7 +15,8 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results.store import ResultRow, ResultWriter
+from amqpworker.results.row import ResultRow
+from amqpworker.results.writer import ResultWriter
 from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
 from tests.workers import running

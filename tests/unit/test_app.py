@@ -17,7 +17,7 @@ from amqpworker import App
 from amqpworker.client.sent import NO_ORIGIN, Origin, Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.reply import encode_done
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 
 LATER = 4_000_000_000.0
 
