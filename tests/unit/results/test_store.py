@@ -125,7 +125,7 @@ def write(writer: ResultWriter, task_id: str) -> None:
 
 def rows(path: Path) -> int:
     connection = sqlite3.connect(path)
-    (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM result_rows").fetchone()
     connection.close()
     return int(count)
 
