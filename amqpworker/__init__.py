@@ -76,10 +76,10 @@ if TYPE_CHECKING:
     )
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Message
+    from amqpworker.model.message_status import Status
     from amqpworker.model.pending_message import PendingMessage
     from amqpworker.model.progress import Progress
     from amqpworker.model.retried import Retried
-    from amqpworker.model.status import Status
     from amqpworker.settings import Settings
     from amqpworker.worker.context import Run, current
 
@@ -134,7 +134,7 @@ _HOMES = {
     "Retried": "amqpworker.model.retried",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
-    "Status": "amqpworker.model.status",
+    "Status": "amqpworker.model.message_status",
     "Run": "amqpworker.worker.context",
     "as_completed": "amqpworker.client.result_groups",
     "gather": "amqpworker.client.result_groups",

@@ -128,6 +128,8 @@ class ResultWaits:
         while True:
             self._woken.clear()
             reader.add(self._taken())
+            if self._is_closing:
+                reader.forget_abandoned()
             if reader.waits:
                 reader.read_changed()
             elif self._is_closing or not self._woken.wait(IDLE):
@@ -179,7 +181,7 @@ class _Reader:
             hint = None
         if hint is None or time.monotonic() >= self._read_all_at:
             self._read_all_at = time.monotonic() + self.subscription.poll_every
-            self._forget_abandoned()
+            self.forget_abandoned()
             self._read(set(self.waits))
         else:
             self._read({one for one in hint if one in self.waits})
@@ -189,7 +191,8 @@ class _Reader:
             self._is_polling = True
             log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
 
-    def _forget_abandoned(self) -> None:
+    def forget_abandoned(self) -> None:
+        """End waits whose callers have ended."""
         for task_id, waits in list(self.waits.items()):
             self._keep(task_id, [wait for wait in waits if not wait.is_abandoned])
 

@@ -20,8 +20,8 @@ from amqpworker.client.result_waits import WantedResult
 from amqpworker.client.stored_results import StoredResults
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
 from amqpworker.model.message import Message
+from amqpworker.model.message_status import Status
 from amqpworker.model.reply import Reply, decode_reply
-from amqpworker.model.status import Status
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
 

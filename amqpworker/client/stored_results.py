@@ -17,8 +17,8 @@ from amqpworker.client.handover import handover_to_this_loop
 from amqpworker.client.result_waits import OnEnd, ResultWait, ResultWaits, WantedResult
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, time_of
+from amqpworker.model.message_status import Status
 from amqpworker.model.progress import decode_progress
-from amqpworker.model.status import Status
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultStore
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.row import ResultRow
 from amqpworker.results.sqlite import SqliteStore
 from amqpworker.results.store import ENTRY_POINTS, ResultStore, open_store
-from amqpworker.results.writer import ResultWriter
 from amqpworker.testing import ResultStoreContract
 from tests.docs import ROOT, blocks
 
