@@ -188,10 +188,11 @@ def test_while_results_cannot_be_stored_nothing_new_starts_and_each_task_runs_on
         return give(number)
 
     store = Unsteady(storing.store(), failures=10**6)
-    with running(storing, threads=2) as worker:
+    with running(storing, threads=2, prefetch=40) as worker:
         monkeypatch.setattr(worker.process.settler.storer, "_store", store)
         sents = [give.send(number) for number in range(3)]
-        wait_until(lambda: vhost.consumers(QUEUE) == 0, what="nothing is consumed")
+        channels = worker.process.receiver._channels
+        wait_until(lambda: all(one.is_cancelled for one in channels), what="nothing is consumed")
         assert worker.process.settler.problem == "the disk is full"
         sents += [task.send(number) for number in range(3, 7) for task in (give, give_later)]
         assert vhost.count(QUEUE) == 8
