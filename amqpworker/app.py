@@ -24,6 +24,7 @@ from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
+from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
@@ -173,6 +174,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         inject: Sequence[str] = (),
         version: int = 1,
         upgrade: Upgrade | None = None,
+        throws: ThrowsSpec = (),
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -190,6 +192,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         inject: Sequence[str] = (),
         version: int = 1,
         upgrade: Upgrade | None = None,
+        throws: ThrowsSpec = (),
     ) -> Any:
         """
         Make a function a task.
@@ -201,7 +204,8 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child. `inject`
         names parameters that a decorator of the function passes to it: they are not part of a message. `version` numbers the
         task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
-        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md).
+        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md). `throws` names exceptions
+        that are expected: they and their subclasses are not retried, and their dead letter is logged at info.
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
@@ -209,7 +213,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
                 valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
-                parameter, or `version` or `upgrade` is not valid.
+                parameter, `throws` is not a tuple of exceptions, or `version` or `upgrade` is not valid.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
@@ -217,14 +221,14 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         """
         older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
         limit = time_limit_of(time_limit, hard_limit)
-        checked_version = check_version(version, upgrade)
+        checked_version, expected = check_version(version, upgrade), expected_errors(throws)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             check_decorated(function, "task")
             task_name = plain(name) if name is not None else default_name(function)
             task_queue = plain(queue) if queue is not None else self.default_queue
             names = (task_name, *map(plain, older_names))
-            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade)
+            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade, expected)
             signature = Signature.of(function, task_name, injected)
             task: Task[..., Any] = Task(self, task_queue, function, signature, options)
             for each in names:

@@ -25,6 +25,7 @@ from amqpworker.settings import Settings
 if TYPE_CHECKING:
     from amqpworker.policies.retry import Policy
     from amqpworker.policies.time_limit import TimeLimit
+    from amqpworker.routing.queues import Plan
     from amqpworker.signature.signature import Signature
     from amqpworker.signature.versions import Upgrade
 
@@ -39,6 +40,7 @@ class TaskApp(Protocol):
     """What tasks need of an app."""
 
     settings: Settings
+    plan: Plan
     hooks: Hooks
 
     def send(self, message: Message[R]) -> Sent[R]:
@@ -69,6 +71,7 @@ class TaskOptions:
     isolated: bool
     version: int = 1
     upgrade: Upgrade | None = None
+    throws: tuple[type[Exception], ...] = ()
 
 
 class SendView(Generic[P, R]):
@@ -232,7 +235,13 @@ class RemoteTask(TaskView[P, R]):
 
     @overload
     def options(
-        self, *, id: str | None = None, queue: str | None = None, headers: Mapping[str, HeaderValue] | None = None
+        self,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> TaskView[P, R]: ...
 
     @overload
@@ -246,6 +255,8 @@ class RemoteTask(TaskView[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> SendView[P, R]: ...
 
     @overload
@@ -256,6 +267,8 @@ class RemoteTask(TaskView[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> CallView[P, R]: ...
 
     def options(  # noqa: PLR0913 - keyword options are the interface here
@@ -269,13 +282,17 @@ class RemoteTask(TaskView[P, R]):
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
         timeout: float | timedelta | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> Any:
         """
         Return the task with options for one message.
 
         `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
         datetimes; `timeout` is how long `call` waits. A message that expires before it starts is dead-lettered. With
-        `resend=False` a message whose confirm is lost is not published again: `Unconfirmed` is raised instead.
+        `resend=False` a message whose confirm is lost is not published again: `Unconfirmed` is raised instead. `time_limit`
+        and `hard_limit`, in seconds, take the place of the task's own for this message, in each of its runs; if only a
+        `time_limit` is given, a shorter hard limit of the task does not count.
 
         Raises:
             InvalidArguments: the value of an option is not valid, or two options exclude each other.
@@ -284,7 +301,16 @@ class RemoteTask(TaskView[P, R]):
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
         checked = check_options(
-            delay=delay, at=at, expires=expires, id=id, queue=queue, headers=headers, timeout=timeout, resend=resend
+            delay=delay,
+            at=at,
+            expires=expires,
+            id=id,
+            queue=queue,
+            headers=headers,
+            timeout=timeout,
+            resend=resend,
+            time_limit=time_limit,
+            hard_limit=hard_limit,
         )
         if checked.headers:
             _check_header_size(checked.headers)
@@ -315,6 +341,7 @@ class Task(RemoteTask[P, R], HookDecorators):
         self.isolated = options.isolated
         self.hooks = Hooks()
         self.upgrade = options.upgrade
+        self.throws = options.throws
         self.__wrapped__ = function
         self.adopt_names(function)
 

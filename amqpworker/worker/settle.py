@@ -228,6 +228,7 @@ class Settler:
             seconds=settled.seconds,
             outcome="retried",
             delay=round(outcome.delay, 3),
+            to_queue=outcome.queue,
             error=failure.error_type,
             error_text=failure.text[:MAX_LOGGED],
         )
@@ -236,7 +237,9 @@ class Settler:
             crashes = outcome.crashes
         else:
             identity = identity._replace(attempt=identity.attempt + 1)
-        copy = envelope.retried(settled.delivery, outcome.delay, identity, self._names, settled.at, crashes)
+        copy = envelope.retried(
+            *(settled.delivery, outcome.delay, identity, self._names, settled.at, crashes), queue=outcome.queue
+        )
         self._replace(settled, copy)
 
     def _postpone(self, settled: Settled, outcome: Postpone) -> None:
@@ -275,7 +278,8 @@ class Settler:
         delivery = settled.delivery
         task_id = settled.id or new_id()
         failure = dead.failure
-        log.warning(
+        write = log.info if dead.is_expected else log.warning
+        write(
             "task_dead",
             id=task_id,
             task=settled.task,
