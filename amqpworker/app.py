@@ -6,16 +6,15 @@ Decides the names of tasks, and refuses a name that is taken. Making an `App` op
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
+from amqpworker.client.app_modules import imported
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
@@ -25,8 +24,10 @@ from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
+from amqpworker.policies.foreign_names import APP_ATTRIBUTES, TASK_OPTIONS, unknown_attribute, unknown_option
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
+from amqpworker.policies.task_options import TaskOptions
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import ResultStore, open_store
 from amqpworker.routing.queues import Plan
@@ -41,7 +42,6 @@ from amqpworker.task import (
     RemoteTask,
     Task,
     TaskDecorator,
-    TaskOptions,
     check_decorated,
 )
 
@@ -120,6 +120,11 @@ class App(AsyncApp, AppSchedules, HookDecorators):
     def __repr__(self) -> str:
         return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute("App", name, APP_ATTRIBUTES)
+
     def __enter__(self) -> Self:
         self.users.enter()
         return self
@@ -193,6 +198,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         version: int = 1,
         upgrade: Upgrade | None = None,
         throws: ThrowsSpec = (),
+        **foreign: object,
     ) -> Any:
         """
         Make a function a task.
@@ -214,30 +220,40 @@ class App(AsyncApp, AppSchedules, HookDecorators):
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
                 valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
                 parameter, `throws` is not a tuple of exceptions, or `version` or `upgrade` is not valid.
+            TypeError: an option does not exist; if Celery or Dramatiq has it, the text names what it is here.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-        older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
-        limit = time_limit_of(time_limit, hard_limit)
-        checked_version, expected = check_version(version, upgrade), expected_errors(throws)
-
-        def register(function: Callable[..., Any]) -> Task[..., Any]:
-            check_decorated(function, "task")
-            task_name = plain(name) if name is not None else default_name(function)
-            task_queue = plain(queue) if queue is not None else self.default_queue
-            names = (task_name, *map(plain, older_names))
-            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade, expected)
-            signature = Signature.of(function, task_name, injected)
-            task: Task[..., Any] = Task(self, task_queue, function, signature, options)
-            for each in names:
-                self._check_name(each)
-            self.plan.add_queue(task_queue)
-            self.tasks.update(dict.fromkeys(names, task))
-            return task
-
+        if foreign:
+            raise unknown_option(self.task, foreign, TASK_OPTIONS)
+        limit, checked_version = time_limit_of(time_limit, hard_limit), check_version(version, upgrade)
+        options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade, expected_errors(throws))
+        names = (name, *names_of("aliases", aliases))
+        register = partial(self._register, names, queue, names_of("inject", inject), options)
         return register if function is None else register(function)
+
+    def _register(
+        self,
+        names: tuple[str | None, ...],
+        queue: str | None,
+        injected: tuple[str, ...],
+        options: TaskOptions,
+        function: Callable[..., Any],
+    ) -> Task[..., Any]:
+        """Add a task, whose first name is its own; `None` is the default one."""
+        check_decorated(function, "task")
+        task_name = plain(names[0]) if names[0] is not None else default_name(function)
+        task_queue = plain(queue) if queue is not None else self.default_queue
+        signature = Signature.of(function, task_name, injected)
+        task: Task[..., Any] = Task(self, task_queue, function, signature, options)
+        all_names = (task_name, *map(plain, names[1:]))
+        for each in all_names:
+            self._check_name(each)
+        self.plan.add_queue(task_queue)
+        self.tasks.update(dict.fromkeys(all_names, task))
+        return task
 
     def remote(
         self, *, name: str, queue: str | None = None, version: int = 1
@@ -366,15 +382,3 @@ def _plain_json(data: bytes) -> Any:  # the result of a task that this app does 
     import json
 
     return json.loads(data)
-
-
-def imported(name: str, missing: str) -> ModuleType:
-    """Import a module of the user's; raises ConfigError if it does not exist (`missing` is the text) or is not Python."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{missing}: check the name, and the folder that it is imported from.") from error
-        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
-    except SyntaxError as error:
-        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error

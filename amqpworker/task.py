@@ -8,7 +8,7 @@ Decides how a task's own parameters and the message's options become a `Message`
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -17,17 +17,16 @@ from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
+from amqpworker.policies.foreign_names import MESSAGE_OPTIONS, TASK_ATTRIBUTES, unknown_attribute, unknown_option
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.send_options import Options, check_options, message_of
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
-    from amqpworker.policies.retry import Policy
-    from amqpworker.policies.time_limit import TimeLimit
+    from amqpworker.policies.task_options import TaskOptions
     from amqpworker.routing.queues import Plan
     from amqpworker.signature.signature import Signature
-    from amqpworker.signature.versions import Upgrade
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,19 +58,6 @@ class TaskApp(Protocol):
 
     def add_schedule(self, schedule: Schedule) -> None:
         """Add a schedule."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """The options of a task that workers run."""
-
-    policy: Policy
-    stores_result: bool
-    time_limit: TimeLimit
-    isolated: bool
-    version: int = 1
-    upgrade: Upgrade | None = None
-    throws: tuple[type[Exception], ...] = ()
 
 
 class SendView(Generic[P, R]):
@@ -143,7 +129,7 @@ class SendView(Generic[P, R]):
         Example:
             report.schedule("weekly", cron="0 9 * * MON", tz="Europe/Paris")("sales")
         """
-        from amqpworker.schedules.schedule_options import ScheduleOptions, make_schedule
+        from amqpworker.schedules.schedule_options import ScheduleOptions, check_scheduled, make_schedule
 
         given = ScheduleOptions(cron, every, tz, start, end, jitter, overlap, misfire, grace)
         unfinished = self._task.app.unfinished_schedules
@@ -151,7 +137,7 @@ class SendView(Generic[P, R]):
 
         def add(*args: P.args, **kwargs: P.kwargs) -> Schedule:
             unfinished.pop(f"{name!r:.60}", None)
-            _check_scheduled(name, self._options)
+            check_scheduled(name, self._options)
             schedule = make_schedule(name, self._task.build(args, kwargs, self._options), given)
             self._task.app.add_schedule(schedule)
             return schedule
@@ -284,6 +270,7 @@ class RemoteTask(TaskView[P, R]):
         timeout: float | timedelta | None = None,
         time_limit: float | timedelta | None = None,
         hard_limit: float | timedelta | None = None,
+        **foreign: object,
     ) -> Any:
         """
         Return the task with options for one message.
@@ -296,10 +283,13 @@ class RemoteTask(TaskView[P, R]):
 
         Raises:
             InvalidArguments: the value of an option is not valid, or two options exclude each other.
+            TypeError: an option does not exist; if Celery or Dramatiq has it, the text names what it is here.
 
         Example:
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
+        if foreign:
+            raise unknown_option(self.options, foreign, MESSAGE_OPTIONS)
         checked = check_options(
             delay=delay,
             at=at,
@@ -379,19 +369,12 @@ def check_decorated(given: object, decorator: str) -> None:
         raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 
-def _check_scheduled(name: str, options: Options) -> None:
-    """Refuse options that each tick of a schedule has its own of."""
-    wrong = [each for each in ("id", "delay", "at") if getattr(options, each) is not None]
-    if wrong:
-        raise ConfigError(f"Schedule {name!r:.60}: options({wrong[0]}=…) cannot be used with a schedule.")
-
-
 def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
     # Copying and unpickling read attributes before any is set: that must not call `__getattr__` again.
     task = vars(view).get("_task")
     known = vars(task).get("name", "?") if task is not None else "?"
     options = "" if isinstance(view, RemoteTask) else " with these options"
-    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {methods}.", name=name)
+    return unknown_attribute(f"Task {known!r}{options}", name, TASK_ATTRIBUTES, f"use {methods}")
 
 
 def _check_header_size(headers: Mapping[str, HeaderValue]) -> None:

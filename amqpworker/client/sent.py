@@ -20,13 +20,13 @@ from amqpworker.model.headers import time_text
 from amqpworker.model.message import Message
 from amqpworker.model.reply import Reply, decode_reply
 from amqpworker.policies.durations import duration
+from amqpworker.policies.foreign_names import SENT_ATTRIBUTES, unknown_attribute
 from amqpworker.results.store import ResultStore
 
 R = TypeVar("R")
 
 FIRST_PAUSE = 0.005
 MAX_PAUSE = 0.25
-NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,7 @@ class Sent(Generic[R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            instead = ": use .result(timeout=…) or .status()" if name in NAMES_IN_CELERY else ""
-            raise AttributeError(f"Sent has no {name!r}{instead}.", name=name, obj=self)
+            raise unknown_attribute("Sent", name, SENT_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<sent {self.task}, id {self.id}>"

@@ -121,26 +121,18 @@ class RunIdentity(NamedTuple):
 
 
 def retried(
-    delivery: Delivery,
-    delay: float,
-    run: RunIdentity,
-    names: Names,
-    now: float,
-    crashes: int = 0,
-    *,
-    queue: str | None = None,
+    delivery: Delivery, delay: float, run: RunIdentity, names: Names, now: float, crashes: int = 0
 ) -> Publication:
     """
-    Return the copy of a delivery that is `run` after `delay`, in its queue unless another `queue` is given.
+    Return the copy of a delivery that is `run` after `delay`; `crashes` is 0 if the number of crashes is unchanged.
 
-    `crashes` is 0 if the number of crashes is unchanged.
+    With another routing key it continues in the queue of that name.
     """
     wait = ladder.clamp(delay)
     headers: Headers = {h.ATTEMPT: run.attempt, h.FIRST_RUN: now_text(run.first_run), h.ETA: now_text(now + wait)}
     if crashes:
         headers[h.CRASHES] = crashes
     copy = _delayed(delivery, run.task_id, wait, headers, names)
-    copy.routing_key = queue or delivery.queue
     assert copy.properties.headers is not None
     for ended_by_run in (h.RETURNED, h.UNKNOWN_SINCE):
         copy.properties.headers.pop(ended_by_run, None)

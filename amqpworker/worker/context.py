@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
 from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
+from amqpworker.policies.foreign_names import RUN_ATTRIBUTES, unknown_attribute
 from amqpworker.policies.retry import RunInfo
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.routing.envelope import user_headers
@@ -107,6 +108,11 @@ class Run:
         """When the message was due by its schedule, in UTC, None if no schedule sent it; it may have been sent later."""
         moment = time_of((self.delivery.properties.headers or {}).get(NOMINAL))
         return None if moment is None else EPOCH + min(max(moment, EARLIEST), LATEST) * MILLISECOND
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute("The current run", name, RUN_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<run of {self.task}, id {self.id}, attempt {self.attempt}, queue {self.queue}>"

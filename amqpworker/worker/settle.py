@@ -237,9 +237,9 @@ class Settler:
             crashes = outcome.crashes
         else:
             identity = identity._replace(attempt=identity.attempt + 1)
-        copy = envelope.retried(
-            *(settled.delivery, outcome.delay, identity, self._names, settled.at, crashes), queue=outcome.queue
-        )
+        copy = envelope.retried(settled.delivery, outcome.delay, identity, self._names, settled.at, crashes)
+        if outcome.queue is not None:
+            copy.routing_key = outcome.queue
         self._replace(settled, copy)
 
     def _postpone(self, settled: Settled, outcome: Postpone) -> None:
@@ -278,18 +278,20 @@ class Settler:
         delivery = settled.delivery
         task_id = settled.id or new_id()
         failure = dead.failure
-        write = log.info if dead.is_expected else log.warning
-        write(
-            "task_dead",
-            id=task_id,
-            task=settled.task,
-            queue=delivery.queue,
-            seconds=settled.seconds,
-            outcome="dead",
-            reason=dead.reason,
-            error=failure.error_type,
-            error_text=failure.text[:MAX_LOGGED],
-        )
+        fields = {
+            "id": task_id,
+            "task": settled.task,
+            "queue": delivery.queue,
+            "seconds": settled.seconds,
+            "outcome": "dead",
+            "reason": dead.reason,
+            "error": failure.error_type,
+            "error_text": failure.text[:MAX_LOGGED],
+        }
+        if dead.is_expected:
+            log.info("task_dead", **fields)
+        else:
+            log.warning("task_dead", **fields)
         reply = encode_failed(dead.reason, failure)
         if self._stored(settled, "failed", reply) is None:
             self._requeue(settled)

@@ -13,9 +13,8 @@ from tests.workers import running
 QUEUE = "work"
 
 
-@pytest.mark.parametrize("delay", [0, 0.25])
-@pytest.mark.parametrize("count", [True, False])
-def test_a_message_goes_on_in_another_queue_that_no_process_has_declared(
+@pytest.mark.parametrize(("delay", "count"), [(0, False), (0.25, True)])
+def test_a_message_continues_in_another_queue_that_no_process_has_declared(
     vhost: Broker, make_app: Callable[..., App], delay: float, count: bool
 ) -> None:
     app = make_app()
