@@ -12,14 +12,20 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from amqpworker.broker.amqp.table_encode import encode_table
+from amqpworker.client.header_size import check_header_size
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
-from amqpworker.policies.foreign_names import MESSAGE_OPTIONS, TASK_ATTRIBUTES, unknown_attribute, unknown_option
+from amqpworker.policies.foreign_names import (
+    MESSAGE_OPTIONS,
+    TASK_ATTRIBUTES,
+    misplaced_option,
+    unknown_attribute,
+    unknown_option,
+)
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
-from amqpworker.policies.send_options import Options, check_options, message_of
+from amqpworker.policies.send_options import CHECKS, Options, check_options, message_of
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
 
@@ -30,9 +36,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# All headers of a message are smaller than 64 KiB (docs/wire.md), including those that describe why it is dead.
-MAX_HEADER_BYTES = 16 * 1024
 
 
 class TaskApp(Protocol):
@@ -303,7 +306,7 @@ class RemoteTask(TaskView[P, R]):
             hard_limit=hard_limit,
         )
         if checked.headers:
-            _check_header_size(checked.headers)
+            check_header_size(checked.headers)
         if checked.timeout is not None:
             return CallView(self, checked)
         for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
@@ -311,7 +314,12 @@ class RemoteTask(TaskView[P, R]):
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message[R]:
         """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
-        body = self.signature.encode(args, kwargs)
+        try:
+            body = self.signature.encode(args, kwargs)
+        except InvalidArguments as error:
+            if advice := misplaced_option(kwargs, self.signature.hints, {*CHECKS}):
+                raise InvalidArguments(f"{error} {advice}") from error
+            raise
         if self.version > 1:
             options = replace(options, headers={**options.headers, VERSION: self.version})
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
@@ -375,16 +383,3 @@ def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
     known = vars(task).get("name", "?") if task is not None else "?"
     options = "" if isinstance(view, RemoteTask) else " with these options"
     return unknown_attribute(f"Task {known!r}{options}", name, TASK_ATTRIBUTES, f"use {methods}")
-
-
-def _check_header_size(headers: Mapping[str, HeaderValue]) -> None:
-    """Refuse headers that AMQP cannot carry, or that leave no room for ours."""
-    try:
-        size = len(encode_table(dict(headers)))
-    except ValueError as error:
-        raise InvalidArguments(f"options(headers=…): {error}.") from error
-    if size > MAX_HEADER_BYTES:
-        raise InvalidArguments(
-            f"options(headers=…): they have {size} bytes, more than {MAX_HEADER_BYTES}: put large values into the "
-            f"task's arguments."
-        )

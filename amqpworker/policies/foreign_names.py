@@ -7,7 +7,7 @@ Decides the one table of such names. An option or an attribute that is not in it
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 _BY_RETRY: Final = "use retry=[1, 5, 30] (the seconds before each retry), a number of retries, or a tenacity.Retrying"
@@ -130,6 +130,15 @@ def unknown_option(function: Callable[..., object], given: Iterable[str], hints:
     name = next(iter(given))
     hint = f": {hints[name]}" if name in hints else _similar(name, _keywords_of(function))
     return TypeError(f"{function.__name__}() has no option {name!r:.60}{hint}.")
+
+
+def misplaced_option(given: Iterable[str], parameters: Collection[str], options: Collection[str]) -> str:
+    """Return what to do about an option of a message that is among the arguments of its task; "" if there is none."""
+    for name in given:
+        if name not in parameters and (name in options or name in MESSAGE_OPTIONS):
+            instead = MESSAGE_OPTIONS.get(name, f"use options({name}=…)")
+            return f"The options of a message are not among the arguments of its task: {instead}."
+    return ""
 
 
 def unknown_attribute(of: str, name: str, hints: Mapping[str, str], otherwise: str = "") -> AttributeError:

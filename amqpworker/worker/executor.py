@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.errors import InvalidArguments, TaskCancelled
+from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import (
@@ -158,6 +159,8 @@ class TaskExecutor:
             )
         except InvalidArguments as error:
             return outcomes.not_decoded(run.delivery, error, self._now())
+        if run.message_limit is not None and not self._can_watch():
+            return outcomes.NOT_WATCHED
         value, failure = None, None
         try:
             try:
@@ -195,6 +198,8 @@ class TaskExecutor:
             )
         except InvalidArguments as error:
             return outcomes.not_decoded(run.delivery, error, self._now())
+        if run.message_limit is not None and not self._can_watch():
+            return outcomes.NOT_WATCHED
         try:
             if run.registered.time_limit is UNLIMITED and run.message_limit is None:
                 value = await self._invoke_async(run, call)
@@ -207,6 +212,14 @@ class TaskExecutor:
         if self._keeps_returned:
             run.returned = value
         return outcomes.from_result(run, value, self._wants_result(run), self._now)
+
+    def _can_watch(self) -> bool:
+        """Start the thread that watches time limits, unless it runs; return false if there is no room for it."""
+        try:
+            self._limits.start()
+        except ThreadLimitReached:
+            return False
+        return True
 
     def _call_within_limits(self, run: Run, call: Call) -> Any:
         limit = run.time_limit

@@ -65,6 +65,8 @@ CLOCKS_APART = 5.0
 HARD_LIMIT_DELAY = 1.0
 # No isolated process could be started: the message is not to blame.
 NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
+# No thread could be started that watches the limits of a message, of a worker whose tasks have none.
+NOT_WATCHED = Snooze(5.0, Failure("", "no thread could be started that watches the time limit of the message"))
 # Each wait in the delay ladder is a power of two units, which is one level; nothing but the place in the queue changes.
 PAUSED = Deferred(64.0, "the task is paused")
 CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
@@ -196,7 +198,7 @@ def _from_retry_later(run: Run, signal: RetryLater, now: Callable[[], float]) ->
     # A subclass with its own `__init__` may not have set it.
     queue = plain(getattr(signal, "queue", None))
     if queue is not None and (unknown := _unknown_queue(run, queue)):
-        return Dead("failed", _failure(type(signal).__name__, unknown))
+        return Dead("failed", replace(failure_of(signal), text=truncated(unknown, MAX_TEXT)))
     if not signal.count:
         return Snooze(signal.delay, _failure_of_retry_later(signal), queue=queue)
     if run.registered.policy.allows(_run_info(run, now), signal):

@@ -58,7 +58,10 @@ def test_an_expected_error_is_dead_at_once_and_a_queue_that_the_app_does_not_hav
         strayed = vhost.wait_for_message(f"{QUEUE}.dead")
     assert runs == ["misses", "strays"]
     assert (missed.headers["aw-dead-reason"], missed.headers["aw-error-type"]) == ("failed", "KeyError")
-    assert (strayed.headers["aw-dead-reason"], strayed.headers["aw-error-type"]) == ("failed", "RetryLater")
+    assert (strayed.headers["aw-dead-reason"], strayed.headers["aw-error-type"]) == (
+        "failed",
+        "amqpworker.errors.RetryLater",
+    )
     assert "The app has no queue 'wrok': did you mean work?" in strayed.headers["aw-error"]
 
 

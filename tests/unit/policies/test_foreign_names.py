@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from amqpworker import App, RetryLater
+from amqpworker import App, InvalidArguments, RetryLater
 from amqpworker.client.sent import NO_ORIGIN, Sent
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.policies import foreign_names
@@ -80,6 +80,31 @@ def test_a_signature_in_celery_s_sense_is_refused_although_a_task_has_an_attribu
         TypeError, match=r"^Task 'shop\.welcome' has no method 'signature': use \.message\(…\), which app"
     ):
         welcome.signature(42)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("delay", "use options(delay=…)"), ("countdown", "use delay=…, in seconds"), ("task_id", "use id=…")],
+)
+def test_an_option_among_the_arguments_of_a_task_is_refused_with_where_it_belongs(name: str, advice: str) -> None:
+    text = f"Task 'shop.welcome': there is no parameter {name!r}. The options of a message are not among the arguments of its task: "
+    wrong: dict[str, Any] = {name: 5}
+    for method in (welcome.send, welcome.message, welcome.call):
+        with pytest.raises(InvalidArguments, match=f"^{re.escape(f'{text}{advice}.')}$"):
+            method(42, **wrong)
+
+
+def test_other_mistakes_in_arguments_get_no_such_advice() -> None:
+    @app.task(name="shop.delayed")
+    def delayed(delay: int) -> None: ...
+
+    wrong: dict[str, Any] = {"delay": "soon"}
+    with pytest.raises(InvalidArguments) as caught:
+        delayed.message(**wrong)
+    assert "options" not in str(caught.value)
+    wrong = {"colour": "red"}
+    with pytest.raises(InvalidArguments, match=r"^Task 'shop\.welcome': there is no parameter 'colour'\.$"):
+        welcome.message(42, **wrong)
 
 
 def test_any_other_option_gets_the_name_that_is_similar_or_all_names() -> None:

@@ -201,7 +201,7 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
     assert not hasattr(timed, "call")
 
 
-@pytest.mark.parametrize("name", ["delay", "apply_async", "send_with_options"])
+@pytest.mark.parametrize("name", ["later", "enqueue", "send_later"])
 def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> None:
     echo = task()
     for asked, told in (

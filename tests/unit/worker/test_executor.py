@@ -13,6 +13,7 @@ import pytest
 from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay
 
 from amqpworker.errors import Reject, RetryLater
+from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import task_context
 from amqpworker.model.clock import Clock
 from amqpworker.model.headers import time_text
@@ -22,6 +23,8 @@ from amqpworker.policies.hook_functions import Hooks
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.worker.context import Run, current
 from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.limits import limits
+from amqpworker.worker.outcomes import NOT_WATCHED
 from tests.unit.worker.settling import registered
 
 NOW = 1_790_000_000.0
@@ -618,6 +621,22 @@ def test_a_message_without_limits_has_those_of_its_task_and_starts_no_thread() -
     limited = run_of(runner, delivery_of(headers={"aw-hard-limit": 60}))
     assert runner.call(limited) == Done()
     assert runner._limits._thread is not None
+
+
+def test_a_message_with_a_limit_that_no_thread_can_watch_comes_later_as_the_same_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: object) -> None:
+        raise ThreadLimitReached(11, "no thread can be started")
+
+    async def work() -> None: ...
+
+    monkeypatch.setattr(limits, "start_thread", refuse)
+    limited = delivery_of(headers={"aw-time-limit": 5})
+    runner = runner_of(lambda: None)
+    assert runner.call(run_of(runner, limited)) is NOT_WATCHED
+    runner = runner_of(work)
+    assert asyncio.run(runner.call_async(run_of(runner, limited))) is NOT_WATCHED
 
 
 @pytest.mark.parametrize("value", [0, -1, "soon", None, True, float("inf")])

@@ -197,7 +197,7 @@ def test_a_queue_that_the_app_does_not_have_is_a_clear_failure(count: bool) -> N
     outcome = outcomes.from_exception(failed_run(), RetryLater(queue="slwo", count=count))
     assert isinstance(outcome, Dead)
     assert outcome.reason == "failed"
-    assert outcome.failure.error_type == "RetryLater"
+    assert outcome.failure.error_type == "amqpworker.errors.RetryLater"
     assert "RetryLater(queue='slwo'): The app has no queue 'slwo': did you mean slow?" in outcome.failure.text
 
 
