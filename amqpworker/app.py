@@ -6,16 +6,15 @@ Decides the names of tasks, and refuses a name that is taken. Making an `App` op
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
+from amqpworker.client.app_modules import imported
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
@@ -25,8 +24,11 @@ from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
+from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
+from amqpworker.policies.foreign_names import APP_ATTRIBUTES, TASK_OPTIONS, unknown_attribute, unknown_option
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
+from amqpworker.policies.task_options import TaskOptions
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
 from amqpworker.results.store import open_store
 from amqpworker.routing.queues import Plan
@@ -41,7 +43,6 @@ from amqpworker.task import (
     RemoteTask,
     Task,
     TaskDecorator,
-    TaskOptions,
     check_decorated,
 )
 
@@ -118,6 +119,11 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
     def __repr__(self) -> str:
         return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute("App", name, APP_ATTRIBUTES)
+
     def __enter__(self) -> Self:
         self.users.enter()
         return self
@@ -170,6 +176,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         inject: Sequence[str] = (),
         version: int = 1,
         upgrade: Upgrade | None = None,
+        throws: ThrowsSpec = (),
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -187,6 +194,8 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         inject: Sequence[str] = (),
         version: int = 1,
         upgrade: Upgrade | None = None,
+        throws: ThrowsSpec = (),
+        **foreign: object,
     ) -> Any:
         """
         Make a function a task.
@@ -198,7 +207,8 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         that is `isolated` runs in a child process of the worker: its crash or hard limit ends only that child. `inject`
         names parameters that a decorator of the function passes to it: they are not part of a message. `version` numbers the
         task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
-        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md).
+        older message, as JSON has them, and returns the arguments of this version (docs/deploys.md). `throws` names exceptions
+        that are expected: they and their subclasses are not retried, and their dead letter is logged at info.
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
@@ -206,31 +216,41 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
                 valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
-                parameter, or `version` or `upgrade` is not valid.
+                parameter, `throws` is not a tuple of exceptions, or `version` or `upgrade` is not valid.
+            TypeError: an option does not exist; if Celery or Dramatiq has it, the text names what it is here.
 
         Example:
             @app.task(queue="emails", retry=[1, 5, 30])
             def send_welcome(user_id: int) -> str: ...
         """
-        older_names, injected = names_of("aliases", aliases), names_of("inject", inject)
-        limit = time_limit_of(time_limit, hard_limit)
-        checked_version = check_version(version, upgrade)
-
-        def register(function: Callable[..., Any]) -> Task[..., Any]:
-            check_decorated(function, "task")
-            task_name = plain(name) if name is not None else default_name(function)
-            task_queue = plain(queue) if queue is not None else self.default_queue
-            names = (task_name, *map(plain, older_names))
-            options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade)
-            signature = Signature.of(function, task_name, injected)
-            task: Task[..., Any] = Task(self, task_queue, function, signature, options)
-            for each in names:
-                self._check_name(each)
-            self.plan.add_queue(task_queue)
-            self.tasks.update(dict.fromkeys(names, task))
-            return task
-
+        if foreign:
+            raise unknown_option(self.task, foreign, TASK_OPTIONS)
+        limit, checked_version = time_limit_of(time_limit, hard_limit), check_version(version, upgrade)
+        options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade, expected_errors(throws))
+        names = (name, *names_of("aliases", aliases))
+        register = partial(self._register, names, queue, names_of("inject", inject), options)
         return register if function is None else register(function)
+
+    def _register(
+        self,
+        names: tuple[str | None, ...],
+        queue: str | None,
+        injected: tuple[str, ...],
+        options: TaskOptions,
+        function: Callable[..., Any],
+    ) -> Task[..., Any]:
+        """Add a task, whose first name is its own; `None` is the default one."""
+        check_decorated(function, "task")
+        task_name = plain(names[0]) if names[0] is not None else default_name(function)
+        task_queue = plain(queue) if queue is not None else self.default_queue
+        signature = Signature.of(function, task_name, injected)
+        task: Task[..., Any] = Task(self, task_queue, function, signature, options)
+        all_names = (task_name, *map(plain, names[1:]))
+        for each in all_names:
+            self._check_name(each)
+        self.plan.add_queue(task_queue)
+        self.tasks.update(dict.fromkeys(all_names, task))
+        return task
 
     def remote(
         self, *, name: str, queue: str | None = None, version: int = 1
@@ -329,15 +349,3 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         """Return the value of the reply to a message."""
         origin: Origin[R] = self.origin(message.task)
         return value_of(decode_reply(body), origin.decode)
-
-
-def imported(name: str, missing: str) -> ModuleType:
-    """Import a module of the user's; raises ConfigError if it does not exist (`missing` is the text) or is not Python."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise ConfigError(f"{missing}: check the name, and the folder that it is imported from.") from error
-        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error
-    except SyntaxError as error:
-        raise ConfigError(f"Module {name!r} cannot be imported: {error}.") from error

@@ -228,24 +228,36 @@ class Reject(TaskSignal):
 
 class RetryLater(TaskSignal):
     """
-    Run the message again after `delay` seconds.
+    Run the message again after `delay` seconds, in its queue or in another `queue` of the app.
 
-    It counts as an attempt, and the policy's `stop` may refuse it; with `count=False` neither applies.
+    It counts as an attempt, and the policy's `stop` may refuse it; with `count=False` it is the same attempt again, and neither
+    applies. From the other queue it does not return by itself. If the app has no such queue, the message is dead-lettered with
+    the reason `failed`, and an error that names the queue.
+
+    Raises:
+        ValueError: the delay is not zero or more seconds, or the queue is not a name.
     """
 
-    def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True) -> None:
+    def __init__(self, delay: float | timedelta = 0.0, *, count: bool = True, queue: str | None = None) -> None:
         try:
             seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
         except (TypeError, ValueError, OverflowError):
             seconds = -1.0
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"RetryLater(delay={delay!r}): the delay must be zero or more seconds.")
-        super().__init__(f"again in {seconds:g} s")
+        if not _is_name_or_none(queue):
+            raise ValueError(f"RetryLater(queue={queue!r:.60}): it must be the name of a queue.")
+        super().__init__(f"again in {seconds:g} s" + (f" in queue {queue!r}" if queue else ""))
         self.delay = seconds
         self.count = count
+        self.queue = queue
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restored, (type(self), self.args), vars(self))
+
+
+def _is_name_or_none(value: object) -> bool:
+    return value is None or (isinstance(value, str) and bool(value))
 
 
 def _restored(kind: type[_Error], args: tuple[Any, ...]) -> _Error:

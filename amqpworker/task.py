@@ -8,37 +8,41 @@ Decides how a task's own parameters and the message's options become a `Message`
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from amqpworker.broker.amqp.table_encode import encode_table
+from amqpworker.client.header_size import check_header_size
 from amqpworker.client.sent import Sent
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
+from amqpworker.policies.foreign_names import (
+    MESSAGE_OPTIONS,
+    TASK_ATTRIBUTES,
+    misplaced_option,
+    unknown_attribute,
+    unknown_option,
+)
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
-from amqpworker.policies.send_options import Options, check_options, message_of
+from amqpworker.policies.send_options import CHECKS, Options, check_options, message_of
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 from amqpworker.settings import Settings
 
 if TYPE_CHECKING:
-    from amqpworker.policies.retry import Policy
-    from amqpworker.policies.time_limit import TimeLimit
+    from amqpworker.policies.task_options import TaskOptions
+    from amqpworker.routing.queues import Plan
     from amqpworker.signature.signature import Signature
-    from amqpworker.signature.versions import Upgrade
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# All headers of a message are smaller than 64 KiB (docs/wire.md), including those that describe why it is dead.
-MAX_HEADER_BYTES = 16 * 1024
 
 
 class TaskApp(Protocol):
     """What tasks need of an app."""
 
     settings: Settings
+    plan: Plan
     hooks: Hooks
 
     def send(self, message: Message[R]) -> Sent[R]:
@@ -57,18 +61,6 @@ class TaskApp(Protocol):
 
     def add_schedule(self, schedule: Schedule) -> None:
         """Add a schedule."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskOptions:
-    """The options of a task that workers run."""
-
-    policy: Policy
-    stores_result: bool
-    time_limit: TimeLimit
-    isolated: bool
-    version: int = 1
-    upgrade: Upgrade | None = None
 
 
 class SendView(Generic[P, R]):
@@ -140,7 +132,7 @@ class SendView(Generic[P, R]):
         Example:
             report.schedule("weekly", cron="0 9 * * MON", tz="Europe/Paris")("sales")
         """
-        from amqpworker.schedules.schedule_options import ScheduleOptions, make_schedule
+        from amqpworker.schedules.schedule_options import ScheduleOptions, check_scheduled, make_schedule
 
         given = ScheduleOptions(cron, every, tz, start, end, jitter, overlap, misfire, grace)
         unfinished = self._task.app.unfinished_schedules
@@ -148,7 +140,7 @@ class SendView(Generic[P, R]):
 
         def add(*args: P.args, **kwargs: P.kwargs) -> Schedule:
             unfinished.pop(f"{name!r:.60}", None)
-            _check_scheduled(name, self._options)
+            check_scheduled(name, self._options)
             schedule = make_schedule(name, self._task.build(args, kwargs, self._options), given)
             self._task.app.add_schedule(schedule)
             return schedule
@@ -232,7 +224,13 @@ class RemoteTask(TaskView[P, R]):
 
     @overload
     def options(
-        self, *, id: str | None = None, queue: str | None = None, headers: Mapping[str, HeaderValue] | None = None
+        self,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> TaskView[P, R]: ...
 
     @overload
@@ -246,6 +244,8 @@ class RemoteTask(TaskView[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> SendView[P, R]: ...
 
     @overload
@@ -256,6 +256,8 @@ class RemoteTask(TaskView[P, R]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
     ) -> CallView[P, R]: ...
 
     def options(  # noqa: PLR0913 - keyword options are the interface here
@@ -269,25 +271,42 @@ class RemoteTask(TaskView[P, R]):
         queue: str | None = None,
         headers: Mapping[str, HeaderValue] | None = None,
         timeout: float | timedelta | None = None,
+        time_limit: float | timedelta | None = None,
+        hard_limit: float | timedelta | None = None,
+        **foreign: object,
     ) -> Any:
         """
         Return the task with options for one message.
 
         `delay` and `expires` are seconds from the sending (or a timedelta), `at` and `expires` may be aware
         datetimes; `timeout` is how long `call` waits. A message that expires before it starts is dead-lettered. With
-        `resend=False` a message whose confirm is lost is not published again: `Unconfirmed` is raised instead.
+        `resend=False` a message whose confirm is lost is not published again: `Unconfirmed` is raised instead. `time_limit`
+        and `hard_limit`, in seconds, take the place of the task's own for this message, in each of its runs; if only a
+        `time_limit` is given, a shorter hard limit of the task does not count.
 
         Raises:
             InvalidArguments: the value of an option is not valid, or two options exclude each other.
+            TypeError: an option does not exist; if Celery or Dramatiq has it, the text names what it is here.
 
         Example:
             send_welcome.options(delay=60, headers={"tenant": "acme"}).send(42)
         """
+        if foreign:
+            raise unknown_option(self.options, foreign, MESSAGE_OPTIONS)
         checked = check_options(
-            delay=delay, at=at, expires=expires, id=id, queue=queue, headers=headers, timeout=timeout, resend=resend
+            delay=delay,
+            at=at,
+            expires=expires,
+            id=id,
+            queue=queue,
+            headers=headers,
+            timeout=timeout,
+            resend=resend,
+            time_limit=time_limit,
+            hard_limit=hard_limit,
         )
         if checked.headers:
-            _check_header_size(checked.headers)
+            check_header_size(checked.headers)
         if checked.timeout is not None:
             return CallView(self, checked)
         for_sending = (checked.delay, checked.at, checked.expires, checked.resend)
@@ -295,7 +314,12 @@ class RemoteTask(TaskView[P, R]):
 
     def build(self, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options) -> Message[R]:
         """Return the message for these arguments and options; raises InvalidArguments if they do not fit or are too large."""
-        body = self.signature.encode(args, kwargs)
+        try:
+            body = self.signature.encode(args, kwargs)
+        except InvalidArguments as error:
+            if advice := misplaced_option(kwargs, self.signature.hints, {*CHECKS}):
+                raise InvalidArguments(f"{error} {advice}") from error
+            raise
         if self.version > 1:
             options = replace(options, headers={**options.headers, VERSION: self.version})
         return message_of(self.name, self.queue, body, options, self.app.settings.max_body)
@@ -315,6 +339,7 @@ class Task(RemoteTask[P, R], HookDecorators):
         self.isolated = options.isolated
         self.hooks = Hooks()
         self.upgrade = options.upgrade
+        self.throws = options.throws
         self.__wrapped__ = function
         self.adopt_names(function)
 
@@ -352,29 +377,9 @@ def check_decorated(given: object, decorator: str) -> None:
         raise ConfigError(f"{decorator}({given!r:.60}): give options by name, such as {decorator}(queue='emails').")
 
 
-def _check_scheduled(name: str, options: Options) -> None:
-    """Refuse options that each tick of a schedule has its own of."""
-    wrong = [each for each in ("id", "delay", "at") if getattr(options, each) is not None]
-    if wrong:
-        raise ConfigError(f"Schedule {name!r:.60}: options({wrong[0]}=…) cannot be used with a schedule.")
-
-
 def _no_attribute(view: object, name: str, methods: str) -> AttributeError:
     # Copying and unpickling read attributes before any is set: that must not call `__getattr__` again.
     task = vars(view).get("_task")
     known = vars(task).get("name", "?") if task is not None else "?"
     options = "" if isinstance(view, RemoteTask) else " with these options"
-    return AttributeError(f"Task {known!r}{options} has no attribute {name!r}: use {methods}.", name=name)
-
-
-def _check_header_size(headers: Mapping[str, HeaderValue]) -> None:
-    """Refuse headers that AMQP cannot carry, or that leave no room for ours."""
-    try:
-        size = len(encode_table(dict(headers)))
-    except ValueError as error:
-        raise InvalidArguments(f"options(headers=…): {error}.") from error
-    if size > MAX_HEADER_BYTES:
-        raise InvalidArguments(
-            f"options(headers=…): they have {size} bytes, more than {MAX_HEADER_BYTES}: put large values into the "
-            f"task's arguments."
-        )
+    return unknown_attribute(f"Task {known!r}{options}", name, TASK_ATTRIBUTES, f"use {methods}")

@@ -23,11 +23,10 @@ from amqpworker.model.message import Message
 from amqpworker.model.message_status import Status
 from amqpworker.model.reply import RESULT_REFUSED, Reply, decode_reply
 from amqpworker.policies.durations import duration
+from amqpworker.policies.foreign_names import SENT_ATTRIBUTES, unknown_attribute
 from amqpworker.results.row import ResultRow
 
 R = TypeVar("R")
-
-NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
 
 
 class OriginApp(CancellingApp, Protocol):
@@ -73,8 +72,7 @@ class Sent(Generic[R]):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
-            instead = ": use .result(timeout=…) or .status()" if name in NAMES_IN_CELERY else ""
-            raise AttributeError(f"Sent has no {name!r}{instead}.", name=name, obj=self)
+            raise unknown_attribute("Sent", name, SENT_ATTRIBUTES)
 
     def __repr__(self) -> str:
         return f"<sent {self.task}, id {self.id}>"

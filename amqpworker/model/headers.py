@@ -7,9 +7,11 @@ accepted from other programs, and which names are not the sender's to use.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 
 from amqpworker.model.message import Headers, HeaderValue
@@ -25,6 +27,8 @@ REPLAYED = "aw-replayed"
 CRASHES = "aw-crashes"
 UNKNOWN_SINCE = "aw-unknown-since"
 VERSION = "aw-version"
+TIME_LIMIT = "aw-time-limit"
+HARD_LIMIT = "aw-hard-limit"
 SCHEDULE = "aw-schedule"
 NOMINAL = "aw-nominal"
 WAIT_PREFIX = "aw-wait-"
@@ -49,7 +53,11 @@ EARLIEST = -62_135_596_800_000
 LATEST = 253_402_300_799_999
 EXAMPLE = "2026-11-28T23:59:59.123Z"
 
+# Longer limits are none: these are more than thirty years.
+MAX_LIMIT_SECONDS = 1_000_000_000
+
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_DECIMAL_NUMBER = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?")
 _FRACTIONS = tuple(f".{number:03d}Z" for number in range(1000))
 
 
@@ -126,6 +134,29 @@ def count_of(value: HeaderValue) -> int | None:
     return None
 
 
+def limit_of(value: HeaderValue) -> int | None:
+    """Return a time limit in milliseconds, at least one; `None` unless it is seconds above 0, as a number or decimal text."""
+    if isinstance(value, str):
+        value = float(value) if _DECIMAL_NUMBER.fullmatch(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not value > 0 or value == math.inf:
+        return None
+    return _milliseconds(value)
+
+
+def limit_value(seconds: float) -> HeaderValue:
+    """
+    Return a time limit as it is written: whole seconds as a whole number, others as decimal text.
+
+    pika reads a double in a table as a whole number, without its fraction.
+    """
+    whole, rest = divmod(_milliseconds(seconds), 1000)
+    return f"{whole}.{rest:03d}".rstrip("0") if rest else whole
+
+
+def _milliseconds(seconds: float | Decimal) -> int:
+    return max(1, round(min(seconds, MAX_LIMIT_SECONDS) * 1000))
+
+
 def version_of(headers: Headers | None) -> int:
     """Return the version of a message's arguments; 1 if its header is absent or not valid."""
     return max(1, count_of((headers or {}).get(VERSION)) or 1)
@@ -150,6 +181,7 @@ _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
     ATTEMPT: (_count_from(1), "it must be a whole number from 1"),
     VERSION: (_count_from(1), "it must be a whole number from 1"),
     CRASHES: (_count_from(0), "it must be a whole number from 0"),
+    **dict.fromkeys((TIME_LIMIT, HARD_LIMIT), (limit_of, "it must be a number of seconds above 0")),
     **dict.fromkeys(
         (ETA, EXPIRES, FIRST_SENT, FIRST_RUN, RETURNED, REPLAYED, UNKNOWN_SINCE, NOMINAL), (time_of, _TIME)
     ),
@@ -158,7 +190,7 @@ _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
 
 def read_headers(headers: Headers) -> dict[str, int]:
     """
-    Return the values of our headers that a worker uses, times in milliseconds since the epoch.
+    Return the values of our headers that a worker uses, times in milliseconds since the epoch, limits in milliseconds.
 
     Raises UnusableHeader if one is not valid: if it were ignored, a task could run years too early.
     """

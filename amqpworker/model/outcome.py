@@ -29,10 +29,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Run again as the next attempt, no sooner than `delay` seconds from now."""
+    """Run again as the next attempt, no sooner than `delay` seconds from now, in another `queue` if one is given."""
 
     delay: float
     failure: Failure
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,13 @@ class Snooze:
     """
     Run again as the same attempt, no sooner than `delay` seconds from now.
 
-    `crashes` is how often the message has crashed a process by now, 0 if this is about something else.
+    `crashes` is how often the message has crashed a process by now, 0 if this is about something else; `queue` is as in `Retry`.
     """
 
     delay: float
     failure: Failure
     crashes: int = 0
+    queue: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +77,13 @@ class Dead:
     """
     Never run again: to the dead-letter queue with `reason` (wire contract, `aw-dead-reason`).
 
-    `crashes` is as in `Snooze`.
+    `crashes` is as in `Snooze`. If it `is_expected`, the task raised an exception that it names in `throws`.
     """
 
     reason: str
     failure: Failure = Failure()
     crashes: int = 0
+    is_expected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

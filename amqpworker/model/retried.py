@@ -36,7 +36,7 @@ class Retried:
 
     @property
     def queue(self) -> str:
-        """The queue that the message came from, and to which it returns."""
+        """The queue that the message came from."""
         return self.run.queue
 
     @property

@@ -135,6 +135,22 @@ class Policy:
             _note(signal, str(broken))
             return False
 
+    def is_last(self, run: RunInfo) -> bool:
+        """
+        Return whether no failure of a run would be retried: the policy has no retry left at `run.now`, or never has one.
+
+        Only `stop` is asked, after `wait`, since the error is not known: what depends on the error is answered with false.
+        """
+        if type(self.retrying.retry) is type(tenacity.retry_never):
+            return True
+        state = self._state(run, Exception("any failure"), failed=True)
+        with contextlib.suppress(_Broken):
+            state.upcoming_sleep = self._call("wait", state, _seconds)
+        try:
+            return self._call("stop", state, _boolean)
+        except _Broken:
+            return False
+
     def _next_wait(self, state: RetryCallState) -> float | None:
         # `wait` is called once, and before `stop`: stop_before_delay uses its result.
         state.upcoming_sleep = self._call("wait", state, _seconds)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from amqpworker.errors import InvalidArguments
-from amqpworker.model.headers import is_reserved
+from amqpworker.model.headers import HARD_LIMIT, TIME_LIMIT, is_reserved, limit_value
 from amqpworker.model.message import MAX_SHORT_BYTES, HeaderValue, Message, fits_short_string, new_id, plain
 from amqpworker.policies.durations import duration, seconds_until, timestamp_of
 
@@ -40,6 +40,7 @@ def check_options(**given: Any) -> Options:
     timed = [name for name in ("delay", "at", "expires", "resend") if name in checked]
     if "timeout" in checked and timed:
         raise InvalidArguments(f"options(timeout=…, {timed[0]}=…): `timeout` is for call, {timed[0]!r} for send.")
+    _move_limits_to_headers(checked)
     options = Options(**checked)
     if "expires" in checked and _never_runs(options, time.time()):
         raise InvalidArguments(LATE_BEFORE_DUE)
@@ -64,6 +65,18 @@ def message_of(task: str, queue: str, body: bytes, options: Options, max_body: i
         options.expires,
         options.resend,
     )
+
+
+def _move_limits_to_headers(checked: dict[str, Any]) -> None:
+    """Put the time limits of a message where they travel; raises InvalidArguments if the hard one is the shorter."""
+    soft, hard = checked.pop("time_limit", None), checked.pop("hard_limit", None)
+    if soft is not None and hard is not None and hard < soft:
+        raise InvalidArguments(
+            f"options(time_limit={soft:g}, hard_limit={hard:g}): the hard limit must not be shorter."
+        )
+    limits = {name: limit_value(value) for name, value in ((TIME_LIMIT, soft), (HARD_LIMIT, hard)) if value is not None}
+    if limits:
+        checked["headers"] = {**checked.get("headers", {}), **limits}
 
 
 def _never_runs(options: Options, now: float) -> bool:
@@ -92,9 +105,13 @@ def _check_expires(value: float | timedelta | datetime) -> float | datetime:
 
 def check_timeout(value: float | timedelta) -> float:
     """Return a timeout in seconds, above zero."""
-    seconds = duration(value, "timeout")
+    return _above_zero(value, "timeout")
+
+
+def _above_zero(value: float | timedelta, option: str) -> float:
+    seconds = duration(value, option)
     if seconds == 0:
-        raise InvalidArguments("options(timeout=…): it must be more than zero seconds.")
+        raise InvalidArguments(f"options({option}=…): it must be more than zero seconds.")
     return seconds
 
 
@@ -142,4 +159,6 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "headers": _check_headers,
     "timeout": check_timeout,
     "resend": _check_resend,
+    "time_limit": lambda value: _above_zero(value, "time_limit"),
+    "hard_limit": lambda value: _above_zero(value, "hard_limit"),
 }

@@ -1,4 +1,8 @@
-"""How long a task may run: which values `time_limit=` and `hard_limit=` accept; `worker.limits` enforces them."""
+"""
+How long a task may run: which values `time_limit=` and `hard_limit=` accept; `worker.limits` enforces them.
+
+Decides also which limits a run has whose message has its own.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +63,19 @@ def time_limit_of(time_limit: LimitSpec, hard_limit: LimitSpec) -> TimeLimit:
     if hard < math.inf and time_limit is not None and hard < soft:
         raise ConfigError(f"task(time_limit={soft:g}, hard_limit={hard:g}): the hard limit must not be shorter.")
     return TimeLimit(soft, hard)
+
+
+def limit_of_message(own: TimeLimit, soft: int | None, hard: int | None) -> TimeLimit:
+    """
+    Return the limits of a run whose message has a soft or a hard one, in milliseconds; `own` are those of the task.
+
+    Each takes the place of the task's own. A hard limit of the task that is shorter than the message's soft one is dropped:
+    the sender has asked for more time.
+    """
+    soft_seconds = own.soft if soft is None else soft / 1000
+    if hard is not None:
+        return TimeLimit(soft_seconds, hard / 1000)
+    return TimeLimit(soft_seconds, math.inf if own.hard < soft_seconds else own.hard)
 
 
 def _seconds(value: LimitSpec, name: str) -> float:

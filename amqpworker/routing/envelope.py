@@ -43,7 +43,10 @@ MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 4 * 1024
 SHORT_TEXT = 512
 
-BARE_HEADERS = (h.ATTEMPT, h.FIRST_SENT, h.VERSION, h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER)
+BARE_HEADERS = (
+    *(h.ATTEMPT, h.FIRST_SENT, h.VERSION, h.TIME_LIMIT, h.HARD_LIMIT),
+    *(h.DEAD_REASON, h.ERROR_TYPE, h.ERROR_TEXT, h.FAILED_AT, h.WORKER),
+)
 REASONS_BEFORE_RUN = ("unknown-task", "malformed", "expired")
 """Why a message is dead whose task has not run: then its letter shows since when its task was unknown."""
 # Not `expiration`: a level would let the message go early. Not `user_id`: the broker wants ours. Not CC, BCC, `x-*`.
@@ -120,7 +123,11 @@ class RunIdentity(NamedTuple):
 def retried(
     delivery: Delivery, delay: float, run: RunIdentity, names: Names, now: float, crashes: int = 0
 ) -> Publication:
-    """Return the copy of a delivery that is `run` after `delay`; `crashes` is 0 if the number of crashes is unchanged."""
+    """
+    Return the copy of a delivery that is `run` after `delay`; `crashes` is 0 if the number of crashes is unchanged.
+
+    With another routing key it continues in the queue of that name.
+    """
     wait = ladder.clamp(delay)
     headers: Headers = {h.ATTEMPT: run.attempt, h.FIRST_RUN: now_text(run.first_run), h.ETA: now_text(now + wait)}
     if crashes:

@@ -14,6 +14,7 @@ from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.headers import EPOCH, MILLISECOND, time_text
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.policies.durations import duration, timestamp_of
+from amqpworker.policies.send_options import Options
 from amqpworker.schedules.cron import Cron
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule, Timing
 from amqpworker.schedules.interval import Interval
@@ -114,3 +115,10 @@ def _check_expires(message: Message[Any], jitter: float) -> None:
         raise ConfigError("options(expires=…) of a schedule must be a duration: it is counted from each tick")
     if message.expires is not None and message.expires <= jitter:
         raise ConfigError(f"options(expires={message.expires:g}) must be more than the jitter of {jitter:g} s")
+
+
+def check_scheduled(name: str, options: Options) -> None:
+    """Refuse options that each tick of a schedule has its own of."""
+    wrong = [each for each in ("id", "delay", "at") if getattr(options, each) is not None]
+    if wrong:
+        raise ConfigError(f"Schedule {name!r:.60}: options({wrong[0]}=…) cannot be used with a schedule.")

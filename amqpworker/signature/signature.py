@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pydantic import ValidationError
 from pydantic_core import from_json
@@ -59,6 +59,12 @@ class Signature:
         Raises ConfigError if that cannot be.
         """
         return cls(name, inspect.iscoroutinefunction(function), read_parameters(function, name, inject))
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *_: object, **__: object) -> None:
+            """Refuse what Celery does by `task.signature(…)`."""
+            raise TypeError(f"Task {self.name!r} has no method 'signature': use .message(…), which app.send takes.")
 
     @property
     def hints(self) -> Mapping[str, Any]:

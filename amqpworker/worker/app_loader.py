@@ -15,7 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from amqpworker.app import App, imported
+from amqpworker.app import App
+from amqpworker.client.app_modules import imported
 from amqpworker.errors import (
     ConfigError,
     ConnectionBlocked,

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
 from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
-from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.policies.foreign_names import RUN_ATTRIBUTES, unknown_attribute
+from amqpworker.policies.retry import RunInfo
+from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
 from amqpworker.routing.envelope import user_headers
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Run:
     first_run: float
     _is_cancelled: Callable[[Delivery], bool] | None = None
     """Returns whether the message of a run is cancelled; None if that is never known here."""
+    message_limit: TimeLimit | None = None
+    """The limits of this run if its message has its own, which takes the place of the task's."""
     deadline: float | None = field(default=None, init=False)
     """When its time limit is over, by the monotonic clock; None if it has no limit."""
     returned: Any = field(init=False)
@@ -47,9 +51,14 @@ class Run:
         return self.registered.name
 
     @property
+    def time_limit(self) -> TimeLimit:
+        """The limits of this run: its message's, or else the task's."""
+        return self.message_limit or self.registered.time_limit
+
+    @property
     def limit_ends(self) -> float:
         """When its first time limit is over, in seconds since the epoch; 0 if it has none."""
-        limit = self.registered.time_limit
+        limit = self.message_limit or self.registered.time_limit
         return 0.0 if limit is UNLIMITED else self.started + limit.first
 
     @property
@@ -61,6 +70,17 @@ class Run:
     def time_left(self) -> float | None:
         """The seconds until its time limit is reached, None if it has none."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    @property
+    def last_attempt(self) -> bool:
+        """
+        Whether a failure of this run is not retried any more, by the `stop` of the task's retry policy.
+
+        If that depends on time, it is answered for a failure at this moment. If the policy decides by the exception, or `throws`
+        names it, an earlier attempt can be the last one as well: false does not promise a retry. A `RetryLater` with
+        `count=False` is followed by another run even so.
+        """
+        return self.registered.policy.is_last(RunInfo(self.attempt, self.first_run, time.time()))
 
     @property
     def cancelled(self) -> bool:
@@ -89,6 +109,11 @@ class Run:
         moment = time_of((self.delivery.properties.headers or {}).get(NOMINAL))
         return None if moment is None else EPOCH + min(max(moment, EARLIEST), LATEST) * MILLISECOND
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise unknown_attribute("The current run", name, RUN_ATTRIBUTES)
+
     def __repr__(self) -> str:
         return f"<run of {self.task}, id {self.id}, attempt {self.attempt}, queue {self.queue}>"
 
@@ -97,7 +122,7 @@ def current() -> Run:
     """
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
-    `cancelled` is whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the
+    `last_attempt` is whether its failure is not retried any more, `cancelled` whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the
     time that it was due, `nominal`.
 
     Raises:

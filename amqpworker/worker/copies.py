@@ -58,8 +58,8 @@ class CopyPublisher:
     """
     The copies that are not confirmed yet; `wake` wakes the thread that calls `try_again`.
 
-    `requirements` returns what must exist for the copies of a queue's messages. It is called after a failure, since an
-    exchange may be gone.
+    `requirements` returns what must exist for the copies to a queue. It is called for a copy to another queue than its
+    original's, and after a failure, since an exchange may be gone.
     """
 
     def __init__(
@@ -84,8 +84,10 @@ class CopyPublisher:
     def publish(self, copy: Copy) -> None:
         """Publish a copy, from any thread; raises InvalidArguments, with nothing published, if AMQP cannot carry it."""
         self._under_way.add(copy)
+        to = copy.publication.routing_key
         try:
-            self._attempt(copy, ())
+            # The queue of the delivery exists; another one may be declared by nothing else.
+            self._attempt(copy, () if to == copy.original.queue else self._requirements(to))
         except BaseException:
             self._under_way.discard(copy)
             raise
@@ -142,7 +144,7 @@ class CopyPublisher:
                 self._under_way.discard(copy)
                 continue
             try:
-                self._attempt(copy, self._requirements(copy.original.queue))
+                self._attempt(copy, self._requirements(copy.publication.routing_key))
             except AmqpWorkerError as error:
                 self._on_done(copy, error)
 

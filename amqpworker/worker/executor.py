@@ -14,12 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from amqpworker.errors import InvalidArguments, TaskCancelled
+from amqpworker.lifecycle import ThreadLimitReached
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import (
     ATTEMPT,
     EXPIRES,
     FIRST_RUN,
+    HARD_LIMIT,
+    TIME_LIMIT,
     VERSION,
     UnusableHeader,
     now_text,
@@ -29,7 +32,7 @@ from amqpworker.model.headers import (
 )
 from amqpworker.model.message import JSON, Delivery, Properties, new_id
 from amqpworker.model.outcome import Discarded, Outcome
-from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.policies.time_limit import UNLIMITED, TimeLimit, limit_of_message
 from amqpworker.signature.signature import Call
 from amqpworker.signature.versions import upgraded
 from amqpworker.worker import outcomes
@@ -125,7 +128,10 @@ class TaskExecutor:
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         task_id = properties.message_id or new_id()
-        return Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
+        run = Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
+        if TIME_LIMIT in known or HARD_LIMIT in known:
+            run.message_limit = message_limit(registered.time_limit, known)
+        return run
 
     def _log_discarded_call(self, properties: Properties, expired: int, now: float) -> None:
         count = self._late_calls.on_discarded(properties.app_id or "", self._monotonic())
@@ -153,10 +159,12 @@ class TaskExecutor:
             )
         except InvalidArguments as error:
             return outcomes.not_decoded(run.delivery, error, self._now())
+        if run.message_limit is not None and not self._can_watch():
+            return outcomes.NOT_WATCHED
         value, failure = None, None
         try:
             try:
-                if run.registered.time_limit is UNLIMITED:
+                if run.registered.time_limit is UNLIMITED and run.message_limit is None:
                     value = self._invoke(run, call)
                 else:
                     value = self._call_within_limits(run, call)
@@ -190,8 +198,10 @@ class TaskExecutor:
             )
         except InvalidArguments as error:
             return outcomes.not_decoded(run.delivery, error, self._now())
+        if run.message_limit is not None and not self._can_watch():
+            return outcomes.NOT_WATCHED
         try:
-            if run.registered.time_limit is UNLIMITED:
+            if run.registered.time_limit is UNLIMITED and run.message_limit is None:
                 value = await self._invoke_async(run, call)
             else:
                 value = await self._await_within_limits(run, call)
@@ -203,13 +213,21 @@ class TaskExecutor:
             run.returned = value
         return outcomes.from_result(run, value, self._wants_result(run), self._now)
 
+    def _can_watch(self) -> bool:
+        """Start the thread that watches time limits, unless it runs; return false if there is no room for it."""
+        try:
+            self._limits.start()
+        except ThreadLimitReached:
+            return False
+        return True
+
     def _call_within_limits(self, run: Run, call: Call) -> Any:
-        limit = run.registered.time_limit
+        limit = run.time_limit
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         return self._limits.call(run, partial(self._invoke, run, call), limit.soft, limit.hard)
 
     async def _await_within_limits(self, run: Run, call: Call) -> Any:
-        limit = run.registered.time_limit
+        limit = run.time_limit
         run.deadline = time.monotonic() + min(limit.soft, limit.hard)
         deadline = self._limits.watch(run, limit.soft, limit.hard)
         try:
@@ -252,6 +270,12 @@ def attempt_and_first_run(known: Mapping[str, int], now: float) -> tuple[int, fl
     first_run = known.get(FIRST_RUN)
     attempt = min(known.get(ATTEMPT, 1), MAX_ATTEMPTS)
     return attempt, now if first_run is None else min(max(0.0, first_run / 1000), now)
+
+
+def message_limit(own: TimeLimit, known: Mapping[str, int]) -> TimeLimit | None:
+    """Return the limits that the headers of a message state, None if they state none; `own` are those of its task."""
+    soft, hard = known.get(TIME_LIMIT), known.get(HARD_LIMIT)
+    return None if soft is None and hard is None else limit_of_message(own, soft, hard)
 
 
 INVOKE = TaskExecutor._invoke.__code__  # noqa: SLF001

@@ -174,7 +174,7 @@ class WorkerProcess:
         """End this process, since nothing else ends a task beyond its hard limit."""
         run = self.limits.overdue[0].run
         assert run is not None
-        reason = f"task {run.task!r} has run for longer than {run.registered.time_limit.longest}"
+        reason = f"task {run.task!r} has run for longer than {run.time_limit.longest}"
         log.error("worker_exiting", reason=reason, id=run.id, effect="it drains, and is replaced")
         self.reporter.send_reliably(Report("exiting", reason=reason))
         return self._shutdown()

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from amqpworker.errors import (
+    ConfigError,
     InvalidArguments,
     InvalidResult,
     Reject,
@@ -26,7 +27,7 @@ from amqpworker.errors import (
 from amqpworker.log.logger import get_logger
 from amqpworker.log.redaction import redact_text
 from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, UNKNOWN_SINCE, count_of, time_of
-from amqpworker.model.message import JSON, Delivery, Properties
+from amqpworker.model.message import JSON, Delivery, Properties, plain
 from amqpworker.model.outcome import (
     Cancelled,
     Dead,
@@ -64,6 +65,8 @@ CLOCKS_APART = 5.0
 HARD_LIMIT_DELAY = 1.0
 # No isolated process could be started: the message is not to blame.
 NOT_ISOLATED = Postpone(5.0, "no isolated process could be started")
+# No thread could be started that watches the limits of a message, of a worker whose tasks have none.
+NOT_WATCHED = Snooze(5.0, Failure("", "no thread could be started that watches the time limit of the message"))
 # Each wait in the delay ladder is a power of two units, which is one level; nothing but the place in the queue changes.
 PAUSED = Deferred(64.0, "the task is paused")
 CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
@@ -189,19 +192,37 @@ def from_exception(run: Run, error: BaseException, now: Callable[[], float] = ti
     if isinstance(error, TaskCancelled) or run.cancelled:
         # A coroutine is ended by CancelledError.
         return INTERRUPTED if isinstance(error, asyncio.CancelledError) else Cancelled(failure_of(error))
-    policy = run.registered.policy
     match error:
         case Reject():
             return Dead("rejected", failure_of(error))
         case RetryLater() if _has_delay(error):
-            if not error.count:
-                return Snooze(error.delay, _failure_of_retry_later(error))
-            if policy.allows(_run_info(run, now), error):
-                return Retry(error.delay, _failure_of_retry_later(error))
-            return Dead("failed", _no_attempt_left(error, run.attempt))
-    delay = policy.decide(error, _run_info(run, now))
+            return _from_retry_later(run, error, now)
     reason = "timeout" if isinstance(error, TimeLimitExceeded) else "failed"
+    if isinstance(error, run.registered.throws):
+        return Dead(reason, failure_of(error), is_expected=True)
+    delay = run.registered.policy.decide(error, _run_info(run, now))
     return Dead(reason, failure_of(error)) if delay is None else Retry(delay, failure_of(error))
+
+
+def _from_retry_later(run: Run, signal: RetryLater, now: Callable[[], float]) -> Outcome:
+    # A subclass with its own `__init__` may not have set it.
+    queue = plain(getattr(signal, "queue", None))
+    if queue is not None and (unknown := _unknown_queue(run, queue)):
+        return Dead("failed", replace(failure_of(signal), text=truncated(unknown, MAX_TEXT)))
+    if not signal.count:
+        return Snooze(signal.delay, _failure_of_retry_later(signal), queue=queue)
+    if run.registered.policy.allows(_run_info(run, now), signal):
+        return Retry(signal.delay, _failure_of_retry_later(signal), queue)
+    return Dead("failed", _no_attempt_left(signal, run.attempt))
+
+
+def _unknown_queue(run: Run, queue: Any) -> str:
+    """Return why a message cannot continue in a queue; "" if the app has it."""
+    try:
+        run.registered.app.plan.check_known(queue)
+    except (ConfigError, TypeError) as error:
+        return f"RetryLater(queue={queue!r:.60}): {error}"
+    return ""
 
 
 def with_returned(outcome: Outcome, run: Run) -> Outcome:
@@ -226,10 +247,13 @@ def from_hard_limit(run: Run, stack: str, least: float = HARD_LIMIT_DELAY) -> Ou
 
     If it is run again, then after `least` seconds at the earliest.
     """
-    text = f"the task has run for longer than {run.registered.time_limit.longest}"
+    text = f"the task has run for longer than {run.time_limit.longest}"
     failure = _failure(TimeLimitExceeded.__name__, text, stack)
-    delay = run.registered.policy.decide(TimeLimitExceeded(text), _run_info(run, time.time))
-    late = Dead("timeout", failure) if delay is None else Retry(max(delay, least), failure)
+    error, late = TimeLimitExceeded(text), Dead("timeout", failure)
+    if not isinstance(error, run.registered.throws):
+        delay = run.registered.policy.decide(error, _run_info(run, time.time))
+        if delay is not None:
+            return unless_cancelled(run, Retry(max(delay, least), failure))
     return unless_cancelled(run, late)
 
 

@@ -204,6 +204,7 @@ class Settler:
             seconds=settled.seconds,
             outcome="retried",
             delay=round(outcome.delay, 3),
+            to_queue=outcome.queue,
             error=failure.error_type,
             error_text=failure.text[:MAX_LOGGED],
         )
@@ -213,6 +214,8 @@ class Settler:
         else:
             identity = identity._replace(attempt=identity.attempt + 1)
         copy = envelope.retried(settled.delivery, outcome.delay, identity, self._names, settled.at, crashes)
+        if outcome.queue is not None:
+            copy.routing_key = outcome.queue
         self._replace(settled, copy)
 
     def _postpone(self, settled: Settled, outcome: Postpone) -> None:
@@ -251,17 +254,20 @@ class Settler:
         delivery = settled.delivery
         task_id = settled.id or new_id()
         failure = dead.failure
-        log.warning(
-            "task_dead",
-            id=task_id,
-            task=settled.task,
-            queue=delivery.queue,
-            seconds=settled.seconds,
-            outcome="dead",
-            reason=dead.reason,
-            error=failure.error_type,
-            error_text=failure.text[:MAX_LOGGED],
-        )
+        fields = {
+            "id": task_id,
+            "task": settled.task,
+            "queue": delivery.queue,
+            "seconds": settled.seconds,
+            "outcome": "dead",
+            "reason": dead.reason,
+            "error": failure.error_type,
+            "error_text": failure.text[:MAX_LOGGED],
+        }
+        if dead.is_expected:
+            log.info("task_dead", **fields)
+        else:
+            log.warning("task_dead", **fields)
         reply = encode_failed(dead.reason, failure)
         self._storing.store_then(settled, "failed", reply, partial(self._publish_letter, dead, task_id), on_failure)
 

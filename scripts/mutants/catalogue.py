@@ -119,10 +119,25 @@ MUTANTS = (
         (
             Mutation(
                 "CopyPublisher.publish",
-                "self._attempt(C, ())",
-                "self._attempt(C, ())\nC.on_confirmed()",
+                "self._attempt(C, R)",
+                "self._attempt(C, R)\nC.on_confirmed()",
             ),
         ),
+    ),
+    Mutant(
+        "do not declare the other queue that a run continues in",
+        ("tests/integration/test_own_decisions.py",),
+        (Mutation("CopyPublisher.publish", "() if A == B else C", "()"),),
+    ),
+    Mutant(
+        "ignore the limits of a message",
+        ("tests/unit/worker/test_executor.py",),
+        (Mutation("message_limit", "None if A else L", "None"),),
+    ),
+    Mutant(
+        "retry what a task expects",
+        ("tests/unit/worker/test_outcomes.py",),
+        (Mutation("from_exception", "isinstance(error, R.registered.throws)", "False"),),
     ),
     Mutant(
         "forget mandatory",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker import App
+from amqpworker import App, Message
+from amqpworker.model.message import new_id
 from amqpworker.worker import main_thread
 from tests.pools import Pool, pool
 from tests.support import Broker, wait_until
@@ -80,6 +81,16 @@ async def hangs() -> None:
 async def blocks() -> None:
     if first("blocks"):
         time.sleep(600)
+
+@app.task(name="shop.patient", queue="work", retry=[0])
+def patient() -> None:
+    if first("patient"):
+        time.sleep(600)
+
+@app.task(name="shop.alone", queue="work", retry=None, isolated=True)
+def alone() -> None:
+    note(f"{current().time_left:.0f} s left, {'the last' if current().last_attempt else 'more'}")
+    time.sleep(600)
 """
 
 
@@ -216,3 +227,27 @@ def test_a_coroutine_that_awaits_over_its_hard_limit_ends_as_its_retry_policy_ha
         assert reason(workers)[0] == "timeout"
         workers.wait_for("process_started", 2)
         assert workers.ledger() == ["begin"]
+
+
+def send_with_limits(broker: Broker, task: str) -> None:
+    headers = {"aw-time-limit": 1, "aw-hard-limit": "1.5"}
+    with App(broker.url) as app:
+        app.queue("work")
+        app.send(Message(f"shop.{task}", "work", b"{}", new_id(), headers))
+
+
+def test_a_message_s_own_hard_limit_ends_the_process_of_a_task_without_one(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=TASKS) as workers:
+        send_with_limits(vhost, "patient")
+        wait_until(lambda: "again patient, after the first" in workers.ledger(), what="its second run")
+        assert "first patient, 1 s left" in workers.ledger()
+        assert "its hard limit of 1.5 s" in workers.wait_for("worker_exiting")[0]["reason"]
+        assert workers.wait_for("process_ended")[0]["exit_status"] == "exit code 0"
+
+
+def test_a_message_s_own_hard_limit_ends_an_isolated_process(tmp_path: Path, vhost: Broker) -> None:
+    with pool(tmp_path, vhost.url, "-p", "1", "-t", "1", broker=vhost, more=TASKS) as workers:
+        send_with_limits(vhost, "alone")
+        assert reason(workers)[0] == "timeout"
+        assert workers.ledger() == ["1 s left, the last"]
+        assert "its hard limit of 1.5 s" in workers.wait_for("isolated_killed")[0]["reason"]

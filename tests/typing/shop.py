@@ -77,3 +77,22 @@ def name_by_position() -> None: ...
 
 @app.remote(queue="mail")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue, reportUntypedFunctionDecorator]
 def remote_without_a_name() -> None: ...
+
+
+class NotFound(LookupError): ...
+
+
+@app.task(throws=(NotFound,), retry=3)
+def find(name: str) -> str:
+    return name
+
+
+def kept_by_throws() -> None:
+    assert_type(find.call("a"), str)
+
+
+def foreign_options() -> None:
+    app.task(bind=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    app.task(max_retries=3, queue="q")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    app.task(throws=NotFound)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    app.task(throws=(int,))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -88,6 +88,8 @@ def options() -> None:
     assert_type(charge.options(at=datetime.now(UTC), expires=timedelta(days=1)).message("o-1"), Message[float])
     assert_type(charge.options(resend=False, headers={"tenant": "acme"}).send("o-1", 990), Sent[float])
     assert_type(charge.options(timeout=5).call("o-1"), float)
+    assert_type(charge.options(time_limit=5, hard_limit=timedelta(seconds=9)).call("o-1"), float)
+    assert_type(charge.options(time_limit=5, delay=5).send("o-1"), Sent[float])
     assert_type(charge.options(queue="q", id="1").send("o-1"), Sent[float])
     assert_type(charge.options(queue="q", id="1").call("o-1"), float)
     assert_type(fetch.options(timeout=timedelta(seconds=5)).call("http://localhost"), bytes)
@@ -113,5 +115,8 @@ def wrong_options() -> None:
     charge.options(nonsense=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     charge.options(delay=5).send(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     charge.options(timeout=5).call()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    charge.options(countdown=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    charge.options(priority=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    charge.options(time_limit="5")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     charge.options(5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     charge.delay("o-1")  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -181,13 +181,6 @@ def test_what_has_no_name_cannot_be_a_task() -> None:
         app.task(partial(len, []))
 
 
-@pytest.mark.parametrize("name", ["get", "ready", "state", "successful", "wait"])
-def test_what_celery_calls_a_result_names_our_methods(name: str) -> None:
-    sent = Sent[None]("42", "mails.send", NO_ORIGIN)
-    with pytest.raises(AttributeError, match=rf"^Sent has no '{name}': use \.result\(timeout=…\) or \.status\(\)\.$"):
-        getattr(sent, name)
-
-
 def test_a_message_that_was_sent_has_no_other_attributes_and_can_be_copied_and_pickled() -> None:
     sent = Sent[None]("42", "mails.send", NO_ORIGIN)
     assert not hasattr(sent, "colour")

@@ -133,8 +133,10 @@ def test_the_errors_page_describes_every_error_of_the_package() -> None:
     assert [name for name in found if f"`{name}" not in page] == []
 
 
-def test_the_page_about_celery_names_only_what_exists() -> None:
-    rows = table((ROOT / "docs/celery.md").read_text(), "| Celery | amqpworker |")
+@pytest.mark.parametrize("of", ["Celery", "Dramatiq"])
+def test_the_page_about_migrating_names_only_what_exists(of: str) -> None:
+    rows = table((ROOT / "docs/migrating.md").read_text(), f"| {of} | amqpworker |")
+    assert len(rows) > 20
     calls: dict[str, Callable[..., Any]] = {
         "task": App.task,
         "options": RemoteTask.options,
@@ -143,11 +145,32 @@ def test_the_page_about_celery_names_only_what_exists() -> None:
         "App": App,
         "RetryLater": amqpworker.RetryLater,
         "result": Sent.result,
+        "cancel": Sent.cancel,
     }
-    named = [call for row in rows for call in re.findall(r'(\w+)\((?:"\w+", )?([a-z]+=[^()]*)', row[1])]
-    assert {name for name, _ in named} == {*calls}
+    named = [call for row in rows for call in re.findall(r'(\w+)\((?:"\w+", )?([a-z_]+=[^()]*)', row[1])]
+    assert {name for name, _ in named} == {*calls} - ({"remote"} if of == "Dramatiq" else set())
     for name, arguments in named:
         assert {*re.findall(r"(\w+)=", arguments)} <= {*inspect.signature(calls[name]).parameters}
+    properties = {each for row in rows for each in re.findall(r"current\(\)\.(\w+)", row[1])}
+    assert {"id", "attempt"} <= properties <= {*dir(amqpworker.Run)}
+    methods = {each for row in rows for each in re.findall(r"(?<=`)sent\.(\w+)\(", row[1])}
+    assert "result" in methods
+    assert methods <= {*dir(Sent)}
+
+
+def test_the_errors_that_the_page_about_migrating_shows_are_those_that_are_raised() -> None:
+    page = (ROOT / "docs/migrating.md").read_text()
+    app = App("amqp://127.0.0.1:1/")
+
+    @app.task(name="shop.send_welcome")
+    def send_welcome(user_id: int) -> None: ...
+
+    shown = re.findall(r"^>>> (.*)\n(.*)$", page, re.MULTILINE)
+    assert len(shown) == 2
+    for code, text in shown:
+        with pytest.raises((TypeError, AttributeError)) as caught:
+            eval(code, {"send_welcome": send_welcome})
+        assert f"{type(caught.value).__name__}: {caught.value}" == text
 
 
 def test_the_structure_page_names_every_module_in_its_folder() -> None:

@@ -83,7 +83,7 @@ class Isolation(Service):
     def _run_in(self, process: IsolatedProcess, run: Run) -> Outcome:
         outcome: Outcome | None = None
         try:
-            answer = process.run(request_to(run), run.registered.time_limit.end)
+            answer = process.run(request_to(run), run.time_limit.end)
             if isinstance(answer, Arrived) and not self._closed:
                 outcome = outcome_from(answer.data)
         except Unreadable as error:
@@ -100,7 +100,7 @@ class Isolation(Service):
         if self._closed:
             raise RunAbandoned
         if isinstance(answer, Late):
-            reason = f"its task has run for longer than {run.registered.time_limit.longest}"
+            reason = f"its task has run for longer than {run.time_limit.longest}"
             log.warning("isolated_killed", child=process.pid, reason=reason)
             return outcomes.from_hard_limit(run, answer.stack)
         assert isinstance(answer, Crash)

@@ -29,13 +29,14 @@ from amqpworker.ipc.stray_signals import DUMP_SIGNAL, STRAY, ignore, ignore_stra
 from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.format import configure, log_uncaught
 from amqpworker.log.logger import get_logger
+from amqpworker.model.headers import read_headers
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import default_signals_in_forks
 from amqpworker.worker.app_loader import load_app
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.executor import TaskExecutor, message_limit
 from amqpworker.worker.isolation.protocol import (
     BEAT,
     CANCELLED_FLAG,
@@ -107,7 +108,8 @@ class IsolatedProgram:
         registered = self._app.tasks.get(properties.type or "")
         if registered is None:
             return outcomes.unknown_task(request[0], self._app.tasks, time.time())
-        return self._executor.run(Run(registered, *request, self._is_cancelled), self._run_coroutine)
+        limit = message_limit(registered.time_limit, read_headers(properties.headers or {}))
+        return self._executor.run(Run(registered, *request, self._is_cancelled, limit), self._run_coroutine)
 
     def _is_cancelled(self, _: Delivery) -> bool:
         return os.pread(self._cancel_flag, 1, 0) == CANCELLED_FLAG

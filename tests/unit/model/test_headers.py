@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from amqpworker.model.headers import EPOCH, UnusableHeader, count_of, now_text, read_headers, time_of, time_text
+from amqpworker.model.headers import (
+    EPOCH,
+    HARD_LIMIT,
+    TIME_LIMIT,
+    UnusableHeader,
+    count_of,
+    limit_of,
+    limit_value,
+    now_text,
+    read_headers,
+    time_of,
+    time_text,
+)
 from tests.docs import ROOT, table
 
 MOMENT = 1_795_910_399_123
@@ -25,6 +38,46 @@ def test_a_whole_number_is_read_also_as_decimal_text(value: Any, number: int) ->
 @pytest.mark.parametrize("value", ["--5", "5-", "-", "", " 5", "5\n", "٣", "1_0", "9" * 19, 1.5, True, None, b"5", [5]])
 def test_anything_else_is_not_a_number(value: Any) -> None:
     assert count_of(value) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"),
+    [
+        (5, 5000),
+        (0.25, 250),
+        ("5", 5000),
+        ("0.25", 250),
+        (Decimal("1.5"), 1500),
+        (0.0001, 1),
+        (5e-324, 1),
+        (1e300, 10**12),
+        ("9" * 18, 10**12),
+    ],
+)
+def test_a_limit_is_a_number_of_seconds_also_as_decimal_text_read_in_milliseconds(value: Any, limit: int) -> None:
+    assert limit_of(value) == limit
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, "0", "0.0", "-1", "1e3", ".5", "5.", " 5", "", True, None, b"5", [5], float("nan"), float("inf")]
+)
+def test_what_is_not_above_zero_or_not_a_number_is_not_a_limit(value: Any) -> None:
+    assert limit_of(value) is None
+    for header in (TIME_LIMIT, HARD_LIMIT):
+        with pytest.raises(UnusableHeader, match=f"header '{header}' is .*: it must be a number of seconds above 0"):
+            read_headers({header: value})
+
+
+@given(some.floats(min_value=0.001, max_value=1e9))
+def test_a_limit_that_is_written_reads_back_to_the_millisecond(seconds: float) -> None:
+    assert abs((limit_of(limit_value(seconds)) or 0) / 1000 - seconds) <= 0.0005 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"), [(60.0, 60), (1.1, "1.1"), (0.25, "0.25"), (90.125, "90.125"), (0.0001, "0.001")]
+)
+def test_a_limit_is_written_as_a_whole_number_or_as_text_but_never_as_a_double(seconds: float, written: Any) -> None:
+    assert (limit_value(seconds), type(limit_value(seconds))) == (written, type(written))
 
 
 @given(some.text(max_size=25) | some.text("-0123456789", max_size=25))

@@ -326,3 +326,42 @@ def test_a_broken_stop_does_not_allow_retry_later() -> None:
     signal = RetryLater(60)
     assert not policy(Retrying(stop=broken)).allows(run(), signal)
     assert "its 'stop' failed with ZeroDivisionError" in signal.__notes__[0]
+
+
+# ---- the last attempt -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "last"),
+    [
+        (None, [True, True, True]),
+        (1, [False, True, True]),
+        ([5, 5], [False, False, True]),
+        (
+            Retrying(stop=tenacity.stop_after_attempt(2), retry=tenacity.retry_if_exception_type(KeyError)),
+            [False, True, True],
+        ),
+        (Retrying(retry=tenacity.retry_never, wait=tenacity.wait_fixed(1)), [True, True, True]),
+        (Retrying(wait=tenacity.wait_fixed(1)), [False, False, False]),
+    ],
+    ids=["none", "one", "list", "attempts", "never", "forever"],
+)
+def test_an_attempt_is_the_last_one_if_the_stop_of_the_policy_ends_it(spec: Any, last: list[bool]) -> None:
+    assert [policy(spec).is_last(run(attempt)) for attempt in (1, 2, 3)] == last
+
+
+def test_a_stop_that_depends_on_time_is_asked_for_a_failure_at_this_moment() -> None:
+    by_time = policy(Retrying(stop=tenacity.stop_after_delay(60), wait=tenacity.wait_fixed(10)))
+    assert [by_time.is_last(run(2, since)) for since in (59, 60)] == [False, True]
+    before = policy(Retrying(stop=tenacity.stop_before_delay(60), wait=tenacity.wait_fixed(10)))
+    assert [before.is_last(run(2, since)) for since in (49, 51)] == [False, True]
+
+
+def test_what_depends_on_the_error_or_fails_without_it_is_not_known_to_be_the_last() -> None:
+    by_error = Retrying(
+        stop=lambda state: state.outcome.exception().status == 404,
+        wait=lambda state: state.outcome.exception().retry_after,
+    )
+    assert not policy(by_error).is_last(run(5))
+    asks = policy(Retrying(stop=tenacity.stop_after_attempt(2), wait=lambda state: state.outcome.exception().seconds))
+    assert [asks.is_last(run(attempt)) for attempt in (1, 2)] == [False, True]

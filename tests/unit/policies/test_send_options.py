@@ -54,6 +54,32 @@ def test_a_timeout_of_nothing_is_refused_and_a_delay_of_nothing_is_none() -> Non
     assert check_options(delay=0).delay == 0.0
 
 
+def test_time_limits_of_a_message_become_headers_beside_its_own() -> None:
+    checked = check_options(time_limit=timedelta(minutes=1), hard_limit=90.5, headers={"tenant": "acme"})
+    assert checked.headers == {"tenant": "acme", "aw-time-limit": 60, "aw-hard-limit": "90.5"}
+    assert check_options(hard_limit=5).headers == {"aw-hard-limit": 5}
+    assert isinstance(task().options(time_limit=5), TaskView)
+    assert task().options(time_limit=5, delay=1).message("x").headers == {"aw-time-limit": 5}
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"time_limit": 0}, "options(time_limit=…): it must be more than zero seconds."),
+        ({"hard_limit": 0}, "options(hard_limit=…): it must be more than zero seconds."),
+        ({"hard_limit": -1}, "hard_limit=-1: it must be zero or more seconds."),
+        ({"time_limit": "5"}, "time_limit='5': a duration is a number of seconds or a timedelta."),
+        (
+            {"time_limit": 6, "hard_limit": 5},
+            "options(time_limit=6, hard_limit=5): the hard limit must not be shorter.",
+        ),
+    ],
+)
+def test_limits_that_are_not_valid_are_refused(given: dict[str, Any], text: str) -> None:
+    with pytest.raises(InvalidArguments, match=re.escape(text)):
+        check_options(**given)
+
+
 def test_times_must_have_a_zone() -> None:
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - naive is the point
     for name in ("at", "expires"):
@@ -175,7 +201,7 @@ def test_options_leave_the_verbs_that_they_suit() -> None:
     assert not hasattr(timed, "call")
 
 
-@pytest.mark.parametrize("name", ["delay", "apply_async", "send_with_options"])
+@pytest.mark.parametrize("name", ["later", "enqueue", "send_later"])
 def test_what_a_task_does_not_have_is_reported_with_what_it_has(name: str) -> None:
     echo = task()
     for asked, told in (

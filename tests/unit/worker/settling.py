@@ -117,6 +117,7 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "app": SimpleNamespace(hooks=Hooks()),
             "version": 1,
             "upgrade": None,
+            "throws": (),
             **changed,
         }
     )

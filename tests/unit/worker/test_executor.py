@@ -13,13 +13,18 @@ import pytest
 from tenacity import Retrying, retry_if_result, stop_after_attempt, stop_after_delay
 
 from amqpworker.errors import Reject, RetryLater
+from amqpworker.lifecycle import ThreadLimitReached
+from amqpworker.log.logger import task_context
 from amqpworker.model.clock import Clock
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Dead, Discarded, Done, Outcome, Postpone, Retry, Snooze
 from amqpworker.policies.hook_functions import Hooks
-from amqpworker.worker.context import Run
+from amqpworker.policies.time_limit import UNLIMITED
+from amqpworker.worker.context import Run, current
 from amqpworker.worker.executor import TaskExecutor
+from amqpworker.worker.limits import limits
+from amqpworker.worker.outcomes import NOT_WATCHED
 from tests.unit.worker.settling import registered
 
 NOW = 1_790_000_000.0
@@ -576,3 +581,86 @@ def test_an_isolated_process_sends_the_value_for_hooks_if_json_can_carry_it(
         )
         == Done()
     )
+
+
+# ---- the limits of a message ----------------------------------------------------------------------------------------
+
+
+def test_a_message_s_own_limit_interrupts_a_task_without_one() -> None:
+    def spin() -> None:
+        while True:
+            pass
+
+    runner = runner_of(spin)
+    run = run_of(runner, delivery_of(headers={"aw-time-limit": 0.05}))
+    outcome = runner.call(run)
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "timeout"
+    assert run.time_limit.soft == 0.05
+    assert run.deadline is not None
+    assert run.limit_ends == pytest.approx(NOW + 0.05)
+
+
+def test_a_coroutine_is_ended_by_the_limit_of_its_message() -> None:
+    async def wait() -> None:
+        await asyncio.sleep(60)
+
+    runner = runner_of(wait)
+    run = run_of(runner, delivery_of(headers={"aw-time-limit": "0.05"}))
+    outcome = asyncio.run(runner.call_async(run))
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "timeout"
+
+
+def test_a_message_without_limits_has_those_of_its_task_and_starts_no_thread() -> None:
+    runner = runner_of(lambda: None)
+    run = run_of(runner, delivery_of(headers={"aw-attempt": 2}))
+    assert run.message_limit is None
+    assert run.time_limit is UNLIMITED
+    assert runner.call(run) == Done()
+    runner.start()
+    assert runner._limits._thread is None
+    limited = run_of(runner, delivery_of(headers={"aw-hard-limit": 60}))
+    assert runner.call(limited) == Done()
+    assert runner._limits._thread is not None
+
+
+def test_a_message_with_a_limit_that_no_thread_can_watch_comes_later_as_the_same_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: object) -> None:
+        raise ThreadLimitReached(11, "no thread can be started")
+
+    async def work() -> None: ...
+
+    monkeypatch.setattr(limits, "start_thread", refuse)
+    limited = delivery_of(headers={"aw-time-limit": 5})
+    runner = runner_of(lambda: None)
+    assert runner.call(run_of(runner, limited)) is NOT_WATCHED
+    runner = runner_of(work)
+    assert asyncio.run(runner.call_async(run_of(runner, limited))) is NOT_WATCHED
+
+
+@pytest.mark.parametrize("value", [0, -1, "soon", None, True, float("inf")])
+def test_a_limit_that_cannot_be_read_is_malformed(value: Any) -> None:
+    for header in ("aw-time-limit", "aw-hard-limit"):
+        outcome = outcome_of(runner_of(lambda: None), delivery_of(headers={header: value}))
+        assert isinstance(outcome, Dead)
+        assert outcome.reason == "malformed"
+        assert header in outcome.failure.text
+
+
+def test_a_run_knows_whether_it_is_the_last_attempt() -> None:
+    known: list[bool] = []
+
+    def fail() -> None:
+        known.append(current().last_attempt)
+        raise OSError
+
+    runner = runner_of(fail, retry=[1])
+    for attempt in (1, 2):
+        run = run_of(runner, delivery_of(headers={"aw-attempt": attempt}))
+        task_context.set(run)
+        runner.call(run)
+    task_context.set(None)
+    assert known == [False, True]

@@ -25,6 +25,8 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
+from amqpworker.policies.hook_functions import Hooks
+from amqpworker.routing.queues import Plan
 from amqpworker.signature.signature import Call
 from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
@@ -168,3 +170,78 @@ def test_a_cancelled_message_has_no_other_run_after_a_hard_limit_or_a_result_tha
 def cancelled_run(cancelled: bool = True, retry: Any = 3) -> Run:
     bench = Bench()
     return Run(registered(lambda: None, retry), bench.delivery(), "id", 1, 0.0, 0.0, lambda _: cancelled)
+
+
+# ---- another queue, and expected errors -----------------------------------------------------------------------------
+
+
+def failed_run(attempt: int = 1, **changed: Any) -> Run:
+    plan = Plan("amqpworker", declare=True)
+    plan.add_queue("slow")
+    task = registered(lambda: None, changed.pop("retry", [5]), app=SimpleNamespace(plan=plan, hooks=Hooks()), **changed)
+    return Run(task, Bench().delivery(), "id", attempt, 0.0, 0.0)
+
+
+def test_a_run_that_is_to_continue_in_another_queue_is_retried_there_and_with_count_false_as_the_same_attempt() -> None:
+    outcome: Any = outcomes.from_exception(failed_run(), RetryLater(5, queue="slow"))
+    assert (type(outcome), outcome.delay, outcome.queue) == (Retry, 5.0, "slow")
+    outcome = outcomes.from_exception(failed_run(9), RetryLater(5, queue="slow", count=False))
+    assert (type(outcome), outcome.delay, outcome.queue) == (Snooze, 5.0, "slow")
+    outcome = outcomes.from_exception(failed_run(2), RetryLater(5, queue="slow"))
+    assert isinstance(outcome, Dead)
+    assert "no attempt is left after attempt 2 (again in 5 s in queue 'slow')" in outcome.failure.text
+
+
+@pytest.mark.parametrize("count", [True, False])
+def test_a_queue_that_the_app_does_not_have_is_a_clear_failure(count: bool) -> None:
+    outcome = outcomes.from_exception(failed_run(), RetryLater(queue="slwo", count=count))
+    assert isinstance(outcome, Dead)
+    assert outcome.reason == "failed"
+    assert outcome.failure.error_type == "amqpworker.errors.RetryLater"
+    assert "RetryLater(queue='slwo'): The app has no queue 'slwo': did you mean slow?" in outcome.failure.text
+
+
+@pytest.mark.parametrize("queue", ["", 5, b"slow"])
+def test_a_queue_that_is_not_a_name_is_refused_in_the_task(queue: Any) -> None:
+    with pytest.raises(ValueError, match=r"RetryLater\(queue=.*\): it must be the name of a queue"):
+        RetryLater(queue=queue)
+
+
+def test_an_exception_that_a_task_expects_is_not_retried_and_neither_are_its_subclasses() -> None:
+    expecting = failed_run(throws=(LookupError,))
+    for error in (LookupError("gone"), KeyError("gone")):
+        outcome = outcomes.from_exception(expecting, error)
+        assert isinstance(outcome, Dead)
+        assert (outcome.reason, outcome.is_expected, outcome.failure.error_type) == (
+            "failed",
+            True,
+            type(error).__name__,
+        )
+    assert isinstance(outcomes.from_exception(expecting, OSError()), Retry)
+    late = failed_run(throws=(TimeLimitExceeded,))
+    for outcome in (outcomes.from_exception(late, TimeLimitExceeded()), outcomes.from_hard_limit(late, "stack")):
+        assert isinstance(outcome, Dead)
+        assert outcome.reason == "timeout"
+
+
+@pytest.mark.parametrize(("expected", "level"), [(True, "INFO"), (False, "WARNING")])
+def test_the_dead_letter_of_an_expected_exception_is_logged_at_info(
+    caplog: pytest.LogCaptureFixture, expected: bool, level: str
+) -> None:
+    bench = Bench()
+    delivered = bench.delivery()
+    with caplog.at_level("INFO", "amqpworker"):
+        bench.settle(delivered, Dead("failed", FAILURE, is_expected=expected), bench.started(delivered))
+    (line,) = (record for record in caplog.records if record.getMessage().startswith("task_dead"))
+    assert line.levelname == level
+
+
+@pytest.mark.parametrize("outcome", [Retry(5.0, FAILURE, "slow"), Snooze(5.0, FAILURE, queue="slow")], ids=repr)
+def test_a_copy_for_another_queue_goes_there_with_the_attempt_that_it_is(outcome: Outcome) -> None:
+    bench = Bench()
+    delivered = bench.delivery()
+    bench.settle(delivered, outcome, bench.started(delivered, 3))
+    (copy,) = bench.publisher.underway
+    assert copy.publication.routing_key == "slow"
+    assert copy.publication.properties.headers is not None
+    assert copy.publication.properties.headers["aw-attempt"] == (4 if isinstance(outcome, Retry) else 3)

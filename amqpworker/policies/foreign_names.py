@@ -1,0 +1,159 @@
+"""
+What names of Celery and Dramatiq are here: the hints in errors about options and attributes that do not exist.
+
+Decides the one table of such names. An option or an attribute that is not in it gets the names that are similar.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+_BY_RETRY: Final = "use retry=[1, 5, 30] (the seconds before each retry), a number of retries, or a tenacity.Retrying"
+_OWN_QUEUE: Final = "messages have no priority; give urgent ones a queue of their own (queue=…) with its own threads"
+_ALWAYS: Final = "leave it out, a message is always acknowledged after its run"
+_CURRENT: Final = "leave it out, current() returns what Celery passes as self"
+_HOOKS: Final = "use @task.on_success, @task.on_retry and @task.on_dead"
+_ARGUMENTS: Final = "the arguments of the task are those of send, as in options(…).send(…)"
+_JSON: Final = "leave it out, the body of a message is always JSON"
+
+TASK_OPTIONS: Final[Mapping[str, str]] = {
+    "bind": _CURRENT,
+    "base": "there are no classes of tasks; use App(middleware=[…]), and @task.on_dead",
+    "max_retries": _BY_RETRY,
+    "default_retry_delay": _BY_RETRY,
+    "retry_kwargs": _BY_RETRY,
+    "autoretry_for": "each exception is retried; for some only, retry=Retrying(retry=retry_if_exception_type(…), …)",
+    "dont_autoretry_for": "use throws=(…,)",
+    "retry_when": "use retry=Retrying(retry=retry_if_exception(…), …)",
+    "retry_backoff": "retry=3 waits about 1, 4 and 16 s, with jitter; or a tenacity.Retrying",
+    "retry_backoff_max": "use retry=Retrying(wait=wait_exponential_jitter(max=…), …)",
+    "retry_jitter": "retry=3 has jitter; or retry=Retrying(wait=wait_exponential_jitter(jitter=…), …)",
+    "min_backoff": f"{_BY_RETRY}; seconds, not milliseconds",
+    "max_backoff": f"{_BY_RETRY}; seconds, not milliseconds",
+    "acks_late": _ALWAYS,
+    "acks_on_failure_or_timeout": _ALWAYS,
+    "reject_on_worker_lost": _ALWAYS,
+    "ignore_result": "use result=False",
+    "store_results": "result=False stores nothing; App(results=…) names the store",
+    "soft_time_limit": "use time_limit=…, in seconds; Celery's time_limit is hard_limit=…",
+    "rate_limit": "use App(middleware=[…]) with a limiter that raises RetryLater(delay=…, count=False)",
+    "priority": _OWN_QUEUE,
+    "queue_name": "use queue=…",
+    "actor_name": "use name=…",
+    "routing_key": "use queue=…",
+    "exchange": "use queue=…",
+    "max_age": "use task.options(expires=…), in seconds",
+    "expires": "use task.options(expires=…)",
+    "serializer": _JSON,
+    "compression": _JSON,
+    "on_failure": _HOOKS,
+    "on_success": _HOOKS,
+    "typing": "leave it out, arguments are always checked",
+    "shared": "leave it out",
+    "broker": "the task belongs to the app whose decorator makes it",
+}
+MESSAGE_OPTIONS: Final[Mapping[str, str]] = {
+    "countdown": "use delay=…, in seconds",
+    "eta": "use at=…, an aware datetime",
+    "priority": _OWN_QUEUE,
+    "broker_priority": _OWN_QUEUE,
+    "task_id": "use id=…",
+    "message_id": "use id=…",
+    "queue_name": "use queue=…",
+    "routing_key": "use queue=…",
+    "exchange": "use queue=…",
+    "soft_time_limit": "use time_limit=…, in seconds; Celery's time_limit is hard_limit=…",
+    "max_age": "use expires=…, in seconds",
+    "args": _ARGUMENTS,
+    "kwargs": _ARGUMENTS,
+    "retry": "use resend=…, or the task's own @app.task(retry=…)",
+    "retry_policy": "use Settings(send_timeout=…, resend=…)",
+    "max_retries": "the task's own @app.task(retry=…)",
+    "ignore_result": "use @app.task(result=False)",
+    "link": "send the next task at the end of this one",
+    "pipe_target": "send the next task at the end of this one",
+    "link_error": "use @task.on_dead",
+    "on_failure": _HOOKS,
+    "on_success": _HOOKS,
+    "reply_to": "use .call(…), which waits for the reply",
+    "serializer": _JSON,
+    "compression": _JSON,
+}
+TASK_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "delay": "use .send(…)",
+    "apply_async": "use .options(delay=…, at=…, expires=…, queue=…).send(…)",
+    "apply": "use a call of the task itself, which runs it here",
+    "s": "use .message(…), which app.send takes",
+    "si": "use .message(…), which app.send takes",
+    "subtask": "use .message(…), which app.send takes",
+    "chunks": "use app.send_many(task.message(…) for …)",
+    "map": "use app.send_many(task.message(…) for …)",
+    "starmap": "use app.send_many(task.message(…) for …)",
+    "retry": "raise RetryLater(delay=…)",
+    "request": "use current()",
+    "send_with_options": "use .options(delay=…).send(…), with seconds instead of milliseconds",
+    "message_with_options": "use .options(delay=…).message(…), with seconds instead of milliseconds",
+    "fn": "use .function",
+    "run": "use .function",
+    "actor_name": "use .name",
+    "queue_name": "use .queue",
+}
+SENT_ATTRIBUTES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("get", "wait", "get_result"), "use .result(timeout=…)"),
+    **dict.fromkeys(("ready", "state", "successful", "failed"), "use .result(timeout=…) or .status()"),
+    **dict.fromkeys(("task_id", "message_id"), "use .id"),
+    "revoke": "use .cancel()",
+}
+APP_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "send_task": "use @app.remote(name=…, queue=…), and .send(…) of what it makes",
+    "signature": "use @app.remote(name=…, queue=…), and .message(…) of what it makes",
+    "conf": "use App(settings=Settings(…)), and the options of the command line",
+    "config_from_object": "use App(settings=Settings(…)), and the options of the command line",
+    "autodiscover_tasks": "use App(modules=[…])",
+    "add_periodic_task": "use task.schedule(…)(…)",
+    "worker_main": "the command amqpworker worker",
+    "control": "use app.queues, app.pending, sent.cancel(), and the command amqpworker status",
+    "actor": "use app.task",
+}
+RUN_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "request": "use current() itself: its id, attempt, queue and headers",
+    "retries": "use .attempt, which is 1 in the first run",
+    "retry": "raise RetryLater(delay=…)",
+    "delivery_info": "use .queue",
+}
+
+
+def unknown_option(function: Callable[..., object], given: Iterable[str], hints: Mapping[str, str]) -> TypeError:
+    """Return the error about the first keyword of a call that `function` does not have."""
+    name = next(iter(given))
+    hint = f": {hints[name]}" if name in hints else _similar(name, _keywords_of(function))
+    return TypeError(f"{function.__name__}() has no option {name!r:.60}{hint}.")
+
+
+def misplaced_option(given: Iterable[str], parameters: Collection[str], options: Collection[str]) -> str:
+    """Return what to do about an option of a message that is among the arguments of its task; "" if there is none."""
+    for name in given:
+        if name not in parameters and (name in options or name in MESSAGE_OPTIONS):
+            instead = MESSAGE_OPTIONS.get(name, f"use options({name}=…)")
+            return f"The options of a message are not among the arguments of its task: {instead}."
+    return ""
+
+
+def unknown_attribute(of: str, name: str, hints: Mapping[str, str], otherwise: str = "") -> AttributeError:
+    """Return the error about an attribute of what `of` describes; `otherwise` follows a name that is not in the table."""
+    instead = hints.get(name, otherwise)
+    return AttributeError(f"{of} has no attribute {name!r:.60}{instead and f': {instead}'}.", name=name)
+
+
+def _keywords_of(function: Callable[..., object]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+
+
+def _similar(name: str, known: Sequence[str]) -> str:
+    import difflib  # slow to load, and seldom needed
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]}=…" if near else f"; it has {', '.join(known)}"
