@@ -18,8 +18,10 @@ from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.headers import now_text, read_headers, time_of, time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.reply import decode_reply, encode_done
+from amqpworker.results import ResultRow
 from amqpworker.routing import envelope
-from amqpworker.routing.delay import UNIT, longest_wait
+from amqpworker.routing.delay import longest_wait
+from amqpworker.routing.topology import UNIT
 from amqpworker.schedules.tick import tick_id
 from tests.docs import ROOT
 from tests.unit.broker.publishing import Publishing
@@ -30,7 +32,7 @@ NEW = Path(__file__).parent / "snapshots/wire-vectors.new"
 VECTORS: dict[str, Any] = json.loads(FILE.read_text())
 
 
-def each(part: str) -> Any:
+def each(part: str) -> pytest.MarkDecorator:
     """Run a test with each vector of a part."""
     numbers = count(1)
     return pytest.mark.parametrize("vector", VECTORS[part], ids=lambda one: one.get("name") or str(next(numbers)))
@@ -91,24 +93,36 @@ def test_the_reply_to_the_call_goes_to_the_queue_that_it_names_with_its_correlat
     assert reply.properties.correlation_id == call["given"]["correlation_id"]
 
 
-@each("replies")
-def test_a_reply_is_read_as_its_vector_states(vector: dict[str, Any]) -> None:
-    body, read = vector["message"]["body"].encode(), vector["read"]
-    if read is None:
-        with pytest.raises(MalformedReply):
-            decode_reply(body)
-        return
+def as_read(body: bytes) -> dict[str, Any]:
+    """Return a reply as the vectors have what is read of it."""
     reply = decode_reply(body)
     if reply.status == "done":
-        assert {"status": "done", "value": json.loads(reply.value or b"")} == read
+        return {"status": "done", "value": json.loads(reply.value or b"")}
+    texts = {"error_type": reply.error_type, "error": reply.text, "traceback": reply.traceback}
+    return {"status": "failed", "reason": reply.reason, **texts}
+
+
+@each("replies")
+def test_a_reply_is_read_as_its_vector_states(vector: dict[str, Any]) -> None:
+    body = vector["message"]["body"].encode()
+    if vector["read"] is None:
+        with pytest.raises(MalformedReply):
+            decode_reply(body)
     else:
-        assert read == {
-            "status": "failed",
-            "reason": reply.reason,
-            "error_type": reply.error_type,
-            "error": reply.text,
-            "traceback": reply.traceback,
-        }
+        assert as_read(body) == vector["read"]
+
+
+@each("stored")
+def test_a_stored_row_is_kept_and_read_as_its_vector_states(vector: dict[str, Any], tmp_path: Path) -> None:
+    row = ResultRow(**{**vector["row"], "reply": vector["row"]["reply"].encode()})
+    app = App(results=f"sqlite:///{tmp_path / 'results.db'}")
+    store = app.store()
+    assert store is not None
+    store.put([row])
+    assert store.get([row.id]) == {row.id: row}
+    store.close()
+    assert as_read(row.reply) == vector["read"]
+    assert row.state == ("cancelled" if vector["read"].get("reason") == "cancelled" else vector["read"]["status"])
 
 
 @each("dead_letters")

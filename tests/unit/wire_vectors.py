@@ -15,6 +15,7 @@ from amqpworker.model.headers import now_text, time_of, time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
 from amqpworker.model.reply import encode_done, encode_failed
+from amqpworker.results import ResultRow
 from amqpworker.routing import envelope
 from amqpworker.routing.cancel_messages import publication_of_cancel
 from amqpworker.routing.delay import MAX_DELAY, route, units
@@ -28,7 +29,7 @@ CALL = "c-1"
 BODY = '{"user_id":42,"lang":"fr"}'
 TASK, QUEUE = "shop.send_welcome", "emails"
 DELAYS = (0, 0.001, 0.125, 0.126, 1, 1.5, 2.5, 10, 60, 90.1, 3600, 86400, 31536000, MAX_DELAY)
-TIMES = (
+TIMES: tuple[Any, ...] = (
     *("2026-11-28T23:59:59.123Z", "2026-11-28T23:59:59Z", "2026-11-29T01:59:59.123+02:00"),
     *("2026-11-28T18:29:59.123456-05:30", "20261128T235959Z", "1795910399123", 1795910399123, 0),
     *("2026-11-28T23:59:59.123", "2026-11-28", "tomorrow", "", 1795910399123.5, None, True, [], "20261128"),
@@ -50,6 +51,7 @@ RETURNS = (
     ),
     ("one that is not on its way", ["a", "b"], ["z"], {"a": "confirmed", "b": "confirmed"}),
 )
+STORED_FIELDS = ("id", "state", "task", "reply", "first_sent", "stored_at", "expires_at")
 NO_ROUTE = {"reply_code": 312, "reply_text": "NO_ROUTE"}
 
 
@@ -151,6 +153,27 @@ def failed(
     return {"status": "failed", "reason": reason, "error_type": kind, "error": text, "traceback": traceback}
 
 
+def stored() -> Iterator[dict[str, Any]]:
+    """Yield what a result store keeps of the call, and what is read of it."""
+    cancelled = Failure("", "the message was cancelled before its task started")
+    for state, reply, read in (
+        (
+            "done",
+            encode_done(b'"user 42 was welcomed in fr"'),
+            {"status": "done", "value": "user 42 was welcomed in fr"},
+        ),
+        ("failed", encode_failed("failed", FAILURE), failed("failed")),
+        (
+            "cancelled",
+            encode_failed("cancelled", cancelled),
+            failed("cancelled", cancelled.error_type, cancelled.text, ""),
+        ),
+    ):
+        row = ResultRow(ID, state, TASK, reply, now_text(NOW), NOW + 60, NOW + 60 + 86_400)
+        shown_row = {name: getattr(row, name) for name in STORED_FIELDS}
+        yield {"name": state, "row": {**shown_row, "reply": reply.decode()}, "read": read}
+
+
 def dead_letters() -> Iterator[dict[str, Any]]:
     """Yield the dead letters of the call, and what is read of them."""
     for reason, failure in (("failed", FAILURE), ("malformed", Failure("InvalidArguments", "no user_id", ""))):
@@ -200,7 +223,7 @@ def ticks() -> Iterator[dict[str, Any]]:
 
 def vectors() -> dict[str, list[dict[str, Any]]]:
     """Return all vectors, by what they are about."""
-    parts = (sent, replies, dead_letters, cancels, returns, delays, times, ticks)
+    parts = (sent, replies, stored, dead_letters, cancels, returns, delays, times, ticks)
     return {part.__name__: list(part()) for part in parts}
 
 
