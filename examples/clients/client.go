@@ -20,14 +20,13 @@ var returned, waiting sync.Map // ids of returned messages; where a reply goes, 
 var lock sync.Mutex
 
 func newID() string { return fmt.Sprintf("%.36s", must(os.ReadFile("/proc/sys/kernel/random/uuid"))) }
-
 func in(delay time.Duration) string {
 	return time.Now().UTC().Add(delay).Format("2006-01-02T15:04:05.000Z")
 }
 
 // send publishes a message for shop.welcome with this JSON, and returns once the broker has stored it.
-func send(queue, body string, delay time.Duration, message amqp.Publishing) error {
-	exchange, headers := "amqpworker.tasks", amqp.Table{"aw-expires": in(delay + timeout)}
+func send(queue, body string, delay time.Duration, headers amqp.Table, message amqp.Publishing) error {
+	exchange := "amqpworker.tasks"
 	for units := uint((delay + unit - 1) / unit); units != 0; units &= units - 1 { // from its lowest bit to its highest
 		level := fmt.Sprintf("%02d", bits.TrailingZeros(units))
 		exchange, headers["aw-wait-"+level], headers["aw-eta"] = "amqpworker.delay."+level, true, in(delay)
@@ -54,7 +53,8 @@ func call(body string) (any, error) {
 	id, replies := newID(), make(chan []byte, 1) // a new correlation id for each call
 	waiting.Store(id, replies)
 	defer waiting.Delete(id)
-	if err := send("welcomes", body, 0, amqp.Publishing{CorrelationId: id, ReplyTo: replyTo}); err != nil {
+	message, headers := amqp.Publishing{CorrelationId: id, ReplyTo: replyTo}, amqp.Table{"aw-expires": in(timeout)}
+	if err := send("welcomes", body, 0, headers, message); err != nil {
 		return nil, err
 	}
 	select {

@@ -12,6 +12,7 @@ import pika
 from pika.exceptions import UnroutableError
 
 REPLY_TO = "amq.rabbitmq.reply-to"
+NO_REPLY = {"status": "failed", "reason": "timeout", "error_type": "", "error": "no reply; the task may have run"}
 connection = pika.BlockingConnection(pika.URLParameters(os.environ.get("AMQPWORKER_URL", "amqp://localhost/%2F")))
 channel = connection.channel()
 channel.confirm_delivery()  # from now on, a publish waits for its confirm, so that a message which is returned is its own
@@ -36,24 +37,23 @@ def after(seconds: float) -> str:
 def send(parameters: dict[str, Any], queue: str = "welcomes", delay: float = 0, expires: float = 0, **more: str) -> str:
     """Publish a message and return its id, once the broker has stored it; raises UnroutableError if no queue took it."""
     exchange, headers = route(delay)
-    if expires:
-        headers["aw-expires"] = after(expires)
+    headers |= {"aw-expires": after(expires)} if expires else {}
     properties = pika.BasicProperties("application/json", None, headers, 2, message_id=str(uuid4()), **more)
     properties.type = "shop.welcome"
     channel.basic_publish(exchange, queue, json.dumps(parameters).encode(), properties, mandatory=True)
     return str(properties.message_id)
 
 
-def call(*calls: dict[str, Any], timeout: float = 30) -> list[str]:
+def call(*calls: dict[str, Any], timeout: float = 30) -> list[Any]:
     """Run the task with each of these parameters, all at once; return what they returned, or why they failed."""
     ids, until = [str(uuid4()) for _ in calls], time.monotonic() + timeout  # a new correlation id for each call
     for correlation_id, parameters in zip(ids, calls, strict=True):
         send(parameters, expires=timeout, correlation_id=correlation_id, reply_to=REPLY_TO)
     while not replies.keys() >= {*ids} and time.monotonic() < until:
         connection.process_data_events(time_limit=1)
-    nothing = {"status": "failed", "reason": "timeout", "error_type": "", "error": "no reply; the task may have run"}
-    found = [replies.pop(each, nothing) for each in ids]
-    return [one.get("value") or f"{one['reason']}: {one['error_type']}: {one['error']}" for one in found]
+    found = [replies.pop(each, NO_REPLY) for each in ids]
+    texts = [": ".join(str(one.get(name)) for name in ("reason", "error_type", "error")) for one in found]
+    return [one["value"] if one["status"] == "done" else text for one, text in zip(found, texts, strict=True)]
 
 
 if send({"user_id": 1}):

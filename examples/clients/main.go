@@ -32,14 +32,14 @@ func main() {
 		}
 	}()
 
-	must(0, send("welcomes", `{"user_id": 1}`, 0, amqp.Publishing{}))
+	must(0, send("welcomes", `{"user_id": 1}`, 0, amqp.Table{}, amqp.Publishing{}))
 	fmt.Println("sent")
-	must(0, send("welcomes", `{"user_id": 2}`, 1500*time.Millisecond, amqp.Publishing{}))
+	must(0, send("welcomes", `{"user_id": 2}`, 1500*time.Millisecond, amqp.Table{}, amqp.Publishing{}))
 	fmt.Println("sent, due in 1.5 s")
 	fmt.Println("call:", must(call(`{"user_id": 3, "lang": "fr"}`)))
 	_, err := call(`{"user_id": -1}`)
 	fmt.Println("call:", err)
-	fmt.Println("send:", send("nowhere", `{"user_id": 4}`, 0, amqp.Publishing{}))
+	fmt.Println("send:", send("nowhere", `{"user_id": 4}`, 0, amqp.Table{}, amqp.Publishing{}))
 
 	right, count := make(chan bool), map[bool]int{}
 	for id := range [100]int{} {
