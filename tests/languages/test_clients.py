@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from tests.cli import environment, started
+from tests.cli import run as run_program
 from tests.docs import ROOT, Command, commands
 from tests.programs import Program, whole_lines
 from tests.support import Broker, wait_until
@@ -33,9 +35,16 @@ from tasks import app
 
 @contextmanager
 def noted(run):
+    delivery = run.delivery
+    properties = delivery.properties.present()
+    message = {
+        "routing_key": delivery.routing_key,
+        "headers": properties.pop("headers", {}),
+        "properties": properties,
+        "body": json.loads(delivery.body),
+    }
     with open("runs", "a") as runs:
-        headers = run.delivery.properties.headers or {}
-        runs.write(json.dumps({**json.loads(run.delivery.body), "at": run.started, "is_delayed": "aw-eta" in headers}) + "\\n")
+        runs.write(json.dumps({"at": run.started, "message": message}, default=str) + "\\n")
     yield
 
 app.middleware = (noted,)
@@ -106,10 +115,13 @@ def test_a_client_prints_what_its_page_shows_and_the_worker_has_run_all_that_it_
     assert command.prints(done.stdout), done.stdout
     users = [1, 2] if "call:" not in command.output else [1, 2, 3, -1, *range(100)]
     runs = scene.runs(len(users))
-    assert Counter(run["user_id"] for run in runs) == Counter(users)
-    (delayed,) = [run for run in runs if run["is_delayed"]]
-    assert delayed["user_id"] == 2
+    assert Counter(run["message"]["body"]["user_id"] for run in runs) == Counter(users)
+    (delayed,) = [run for run in runs if "aw-eta" in run["message"]["headers"]]
+    assert delayed["message"]["body"] == {"user_id": 2}
     assert DELAY <= delayed["at"] - began < 60
+    schema = Draft202012Validator(run_program(scene.folder, scene.variables, "schema", "tasks:app").json)
+    for run in runs:
+        schema.validate(run["message"])
     assert scene.broker.count("amqpworker.parked") == 0
 
 
