@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-schedulers test-operating test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-languages test-schedulers test-operating test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py rolling.py) $(addprefix integration/test_,retry.py consuming.py call.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
@@ -65,6 +65,11 @@ test-children: setup ## slower tests: time limits, isolated processes, and proce
 test-services: setup ## the example services under uvicorn and gunicorn, through reloads and restarts of the broker
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/services $(ARGS)
+
+test-languages: setup ## the clients in examples/clients, in Node, Go, Python and curl, against a worker; `schema`, against that of AsyncAPI
+	@scripts/rabbitmq.sh
+	@scripts/node.sh
+	$(PYTHON) -m pytest tests/languages $(ARGS)
 
 test-schedulers: setup ## schedulers and their commands: supervision, takeover, brokers, tokens and networks that fail
 	@scripts/rabbitmq.sh

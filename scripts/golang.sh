@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Go and its AMQP client, for the benchmark's bare Go consumer, where they are not found.
+# Installs Go and its AMQP client, for the benchmark's bare Go consumer and for tests/languages, where they are not found.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/apt.sh
@@ -12,7 +12,7 @@ is_installed() {
 
 refuse() {
     echo "Go is not installed, and $1: run \`apt-get install ${PACKAGES[*]}\` as root, then this again" \
-        "(or leave its row out: \`bench/run.sh --only ROW\`)." >&2
+        "(or leave its row of the benchmark out: \`bench/run.sh --only ROW\`)." >&2
     exit 1
 }
 

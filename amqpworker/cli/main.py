@@ -23,6 +23,7 @@ from amqpworker.cli.pending_command import pending_app
 from amqpworker.cli.queues_command import queues_app
 from amqpworker.cli.schedule_command import schedule_app
 from amqpworker.cli.scheduler_command import scheduler_app
+from amqpworker.cli.schema_command import schema_app
 from amqpworker.cli.send_command import send_app
 from amqpworker.cli.shared import examples, exit_code
 from amqpworker.cli.status_command import status_app
@@ -70,7 +71,7 @@ def options(
     """Background work on RabbitMQ: run workers, send tasks, manage queues and dead letters."""
 
 
-for part in (worker_app, scheduler_app, send_app, status_app, unit_app):
+for part in (worker_app, scheduler_app, send_app, status_app, unit_app, schema_app):
     program.add_typer(part)
 program.add_typer(topology_app, name="topology")
 program.add_typer(dead_app, name="dead")

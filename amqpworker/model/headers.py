@@ -188,6 +188,11 @@ _READERS: dict[str, tuple[Callable[[HeaderValue], int | None], str]] = {
 }
 
 
+def header_values() -> dict[str, str]:
+    """Return what the value of each of our headers that a worker reads must be, by its name."""
+    return {name: text for name, (_, text) in _READERS.items()}
+
+
 def read_headers(headers: Headers) -> dict[str, int]:
     """
     Return the values of our headers that a worker uses, times in milliseconds since the epoch, limits in milliseconds.

@@ -145,18 +145,24 @@ def _older_names(name: str, key: Any) -> list[str] | None:
 def json_schema_of(name: str, hint: Any) -> dict[str, Any]:
     """Return the JSON schema of a parameter or of a result; one that only names its hint, if pydantic has none for it."""
     try:
-        schema = TypeAdapter(_holder({name: hint}, frozenset())).json_schema()
+        schema = TypeAdapter(holder({name: hint}, frozenset())).json_schema()
         found: dict[str, Any] = schema["properties"][name]
     except Exception:  # noqa: BLE001 - as a validator or a class of the user's may raise anything
-        return {"hint": _ADDRESS.sub("", repr(hint))}
+        return {"hint": text_of_hint(hint)}
     return found | ({"$defs": schema["$defs"]} if "$defs" in schema else {})
 
 
+def text_of_hint(hint: Any) -> str:
+    """Return a type hint as text, the same in each process."""
+    return _ADDRESS.sub("", repr(hint))
+
+
 def _generate(hints: Mapping[str, Any], optional: AbstractSet[str]) -> CoreSchema:
-    return TypeAdapter(_holder(hints, optional)).core_schema
+    return TypeAdapter(holder(hints, optional)).core_schema
 
 
-def _holder(hints: Mapping[str, Any], optional: AbstractSet[str]) -> Any:
+def holder(hints: Mapping[str, Any], optional: AbstractSet[str]) -> Any:
+    """Return a class that has these hints, and is written and read as messages are."""
     make: Any = typing_extensions.TypedDict
     keys: Any = typing_extensions.NotRequired
     holder = make("Arguments", {name: keys[hint] if name in optional else hint for name, hint in hints.items()})

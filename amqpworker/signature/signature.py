@@ -77,6 +77,11 @@ class Signature:
         return self._parameters.optional
 
     @property
+    def defaults(self) -> Mapping[str, Any]:
+        """The values of parameters that a call may leave out, by their names."""
+        return self._parameters.defaults
+
+    @property
     def aliases(self) -> Mapping[str, str]:
         """The older names of parameters, each with its present one."""
         return self._arguments.aliases

@@ -66,6 +66,7 @@ COMMANDS = [
     "tasks",
     "tasks pause",
     "tasks resume",
+    "schema",
     "scheduler",
     "schedule list",
     "schedule next",
