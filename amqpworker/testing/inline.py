@@ -1,0 +1,174 @@
+"""
+An app that runs its tasks where they are sent, without a broker: what the fixture `amqp_inline` is.
+
+Decides when messages run, and which of them a test sees. The app has its own parts again when the block has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from amqpworker.broker.address import addresses
+from amqpworker.broker.publish_session import CALLS, SENDS
+from amqpworker.client.app_parts import AppParts
+from amqpworker.client.async_producer import AsyncProducer
+from amqpworker.client.producer import Producer
+from amqpworker.errors import ConfigError
+from amqpworker.policies.durations import duration
+from amqpworker.testing.inline_broker import InlineBroker
+from amqpworker.testing.inline_publisher import InlineCarriers, InlinePublisher
+from amqpworker.testing.inline_worker import InlineWorker
+from amqpworker.testing.memory_store import MemoryStore
+from amqpworker.testing.sent_messages import SentMessage, check_parameters, name_of_task, sent_message
+from amqpworker.testing.virtual_clock import VirtualClock
+from amqpworker.worker.cancels import Cancels
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.broker.pending_publish import PendingPublish
+    from amqpworker.broker.publish_session import Purpose
+    from amqpworker.client.calls import Calls
+    from amqpworker.model.dead_letter import DeadLetter
+    from amqpworker.model.message import Publication
+    from amqpworker.task import RemoteTask
+
+NOWHERE = "amqp://127.0.0.1:1/"
+"""The URL of an app that runs inline: nothing listens there."""
+
+INSTEAD = "this app runs inline, without a broker. Use the fixture amqp_app for it."
+
+
+class Inline:
+    """
+    The messages of an app that runs inline.
+
+    Each task runs in the thread that sends its message, before `send` returns; with `eager` false only `run` and `advance` run
+    them. What a task sends runs after it. Delayed messages and retries run once `advance` has moved the clock.
+    """
+
+    def __init__(self, app: App, eager: bool = True) -> None:
+        self.app = app
+        self._eager = eager
+        self._clock = VirtualClock()
+        cancels = Cancels(self._clock.now)
+        self._broker = InlineBroker(app.plan, self._clock, cancels)
+        self._worker = InlineWorker(app, self._broker, self._clock, cancels)
+        self._sent: list[Publication] = []
+
+    @property
+    def now(self) -> datetime:
+        """The time of its clock, in UTC: as far ahead of the real time as it was moved by `advance` and by calls."""
+        return datetime.fromtimestamp(self._clock.now(), UTC)
+
+    def run(self) -> int:
+        """
+        Run all messages that are due, and those that they send, until none is left; return how often tasks were started.
+
+        Messages that are refused without a run, such as those that have expired, count as well.
+        """
+        return self._worker.run_ready()
+
+    def advance(self, seconds: float | timedelta) -> None:
+        """
+        Move the clock forward, and run what falls due until then, each message at its time.
+
+        Raises:
+            InvalidArguments: `seconds` is not a duration.
+        """
+        self._worker.advance_to(self._clock.now() + duration(seconds, "seconds"))
+
+    def sent(self, task: RemoteTask[..., Any] | str | None = None, /, **arguments: Any) -> list[SentMessage]:
+        """
+        Return the messages that were sent, the first one first: of one task, and with these arguments, if they are given.
+
+        Calls are among them; retries, dead letters and replies are not.
+
+        Raises:
+            ConfigError: the app has no such task, or the task has no parameter of that name.
+
+        Example:
+            assert amqp_inline.sent(send_welcome, user_id=42)
+        """
+        messages = [sent_message(one, self.app) for one in list(self._sent)]
+        if task is None:
+            if arguments:
+                raise ConfigError("sent(…): name the task whose arguments are meant, as in sent(send_welcome, user_id=42).")
+            return messages
+        name = name_of_task(task, self.app)
+        check_parameters(name, arguments, self.app)
+        return [one for one in messages if one.task == name and _has(one, arguments)]
+
+    def dead(self, task: RemoteTask[..., Any] | str | None = None) -> list[DeadLetter]:
+        """
+        Return the dead letters, the oldest first: of one task, if it is given.
+
+        Raises:
+            ConfigError: the app has no such task.
+        """
+        name = None if task is None else name_of_task(task, self.app)
+        return [letter for letter in self._broker.dead_letters() if name is None or letter.task == name]
+
+    def delayed(self) -> list[SentMessage]:
+        """Return the messages that wait for their time, retries among them, the next one first."""
+        return [sent_message(one, self.app) for one in self._broker.waiting()]
+
+    def publisher(self, calls: Calls) -> InlinePublisher:
+        """Return a publisher whose messages come here."""
+        return InlinePublisher(addresses(NOWHERE), self.app.settings, self._accept, calls)
+
+    def clock_now(self) -> float:
+        """Return the time of its clock, in seconds since the epoch."""
+        return self._clock.now()
+
+    def close(self) -> None:
+        """End its threads, and leave the lifespan of the app."""
+        self._worker.close()
+
+    def _accept(self, pending: PendingPublish, purpose: Purpose, calls: Calls) -> None:
+        self._broker.accept(pending, calls)
+        if pending.error is not None or purpose not in (SENDS, CALLS):
+            return
+        if pending.publication.properties.type != "cancel" or pending.publication.routing_key in self.app.plan.queues:
+            self._sent.append(replace(pending.publication))
+        if purpose is CALLS:
+            self._worker.answer(pending, calls)
+        elif self._eager and not self._worker.is_inside_task:
+            self._worker.run_ready()
+
+
+def _has(message: SentMessage, arguments: dict[str, Any]) -> bool:
+    return all(name in message.arguments and message.arguments[name] == value for name, value in arguments.items())
+
+
+@contextmanager
+def running_inline(app: App, *, eager: bool = True) -> Iterator[Inline]:
+    """
+    Run the tasks of an app where they are sent, without a broker, during a block.
+
+    If the app has a result store, a store in memory takes its place. Afterwards the app is as it was before.
+
+    Raises:
+        ConfigError: the app runs inline already, or uses a broker of the tests.
+    """
+    parts = inline_parts(app)
+    former = app.exchange_parts(parts)
+    try:
+        inline = Inline(app, eager)
+        producer = Producer(app.plan, app.settings, inline.publisher, inline.clock_now)
+        carriers = InlineCarriers(producer)
+        app.exchange_parts(parts._replace(producer=producer, async_made={None: AsyncProducer(producer, carriers)}))
+        with contextlib.closing(inline):
+            yield inline
+    finally:
+        app.exchange_parts(former)
+
+
+def inline_parts(app: App) -> AppParts:
+    """Return the parts of an app that runs inline, still with its own producer."""
+    stores = {} if app.results is None else {app.results: MemoryStore()}
+    return AppParts(NOWHERE, addresses(NOWHERE), app.producer, {}, app.results, stores, INSTEAD)

@@ -1,0 +1,52 @@
+"""A result store in the memory of this process, which takes the place of the app's in inline tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping, Sequence
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.results.store import ResultRow
+
+
+class MemoryStore:
+    """Keeps rows in a dictionary; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, ResultRow] = {}
+        self._lock = threading.Lock()
+
+    def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
+        """Store rows; a row never replaces that of a message with the same id that was sent later."""
+        with self._lock:
+            for row in rows:
+                known = self._rows.get(row.id)
+                if known is None or known.first_sent <= row.first_sent:
+                    self._rows[row.id] = row
+        return {}
+
+    def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
+        """Return the rows of those ids that have one."""
+        with self._lock:
+            return {one: self._rows[one] for one in ids if one in self._rows}
+
+    def delete(self, ids: Collection[str]) -> None:
+        """Delete the rows of these ids."""
+        with self._lock:
+            for one in ids:
+                self._rows.pop(one, None)
+
+    def expire(self, now: float, most: int) -> int:
+        """Delete at most `most` rows that have expired at `now`, and return how many were deleted."""
+        with self._lock:
+            expired = [row.id for row in self._rows.values() if row.expires_at <= now][:most]
+            for one in expired:
+                del self._rows[one]
+        return len(expired)
+
+    def check_writable(self) -> str | None:
+        """Return None: it always is."""
+        return None
+
+    def close(self) -> None:
+        """Keep the rows: the test may read them."""
