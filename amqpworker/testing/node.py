@@ -162,6 +162,10 @@ class Node:
         """Create a virtual host."""
         Management(self.management_url).request("PUT", "vhosts", name, body={})
 
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it."""
+        Management(self.management_url).request("DELETE", "vhosts", name)
+
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
         """Run `rabbitmqctl` for this node and return its output; raises ConfigError with its last line if it fails."""
         command = [str(scripts_folder() / "rabbitmqctl"), *arguments]
