@@ -343,7 +343,15 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
     def exchange_parts(self, parts: AppParts) -> AppParts:
         """Send and store by other parts from now on, and return the former ones: for tests, while no thread uses the app."""
-        former = (self.url, self._addresses, self._producer, self._async_made, self.results, self._stores, self._no_broker)
+        former = (
+            self.url,
+            self._addresses,
+            self._producer,
+            self._async_made,
+            self.results,
+            self._stores,
+            self._no_broker,
+        )
         self.url, self._addresses, self._producer, self._async_made, self.results, self._stores, self._no_broker = parts
         return AppParts(*former)
 

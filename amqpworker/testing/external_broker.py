@@ -15,7 +15,7 @@ class ExternalBroker:
     """
 
     def __init__(self, url: str, management_url: str) -> None:
-        self._url = urlsplit(url.split(",")[0])
+        self._url = urlsplit(url.split(",", maxsplit=1)[0])
         api = urlsplit(management_url)
         self.user = unquote(self._url.username or "guest")
         user = unquote(api.username) if api.username else self.user

@@ -20,12 +20,15 @@ from amqpworker.client.async_producer import AsyncProducer
 from amqpworker.client.producer import Producer
 from amqpworker.errors import ConfigError
 from amqpworker.policies.durations import duration
+from amqpworker.routing.topology import DEFAULT_SCHEDULER
+from amqpworker.schedules.tick import tick_message
 from amqpworker.testing.inline_broker import InlineBroker
 from amqpworker.testing.inline_publisher import InlineCarriers, InlinePublisher
 from amqpworker.testing.inline_worker import InlineWorker
 from amqpworker.testing.memory_store import MemoryStore
 from amqpworker.testing.sent_messages import SentMessage, check_parameters, name_of_task, sent_message
 from amqpworker.testing.virtual_clock import VirtualClock
+from amqpworker.text import did_you_mean
 from amqpworker.worker.cancels import Cancels
 
 if TYPE_CHECKING:
@@ -97,7 +100,9 @@ class Inline:
         messages = [sent_message(one, self.app) for one in list(self._sent)]
         if task is None:
             if arguments:
-                raise ConfigError("sent(…): name the task whose arguments are meant, as in sent(send_welcome, user_id=42).")
+                raise ConfigError(
+                    "sent(…): name the task whose arguments are meant, as in sent(send_welcome, user_id=42)."
+                )
             return messages
         name = name_of_task(task, self.app)
         check_parameters(name, arguments, self.app)
@@ -117,6 +122,23 @@ class Inline:
         """Return the messages that wait for their time, retries among them, the next one first."""
         return [sent_message(one, self.app) for one in self._broker.waiting()]
 
+    def tick(self, schedule: str) -> None:
+        """
+        Move the clock to the next time of a schedule, and send its message, as a scheduler does.
+
+        Raises:
+            ConfigError: the app has no such schedule, or it has no further times.
+        """
+        found = self.app.schedules.get(schedule)
+        if found is None:
+            near = did_you_mean(schedule, self.app.schedules)
+            raise ConfigError(f"The app has no schedule {schedule!r:.60}{near}.")
+        nominal = found.timing.after(int(self._clock.now() * 1000))
+        if nominal is None:
+            raise ConfigError(f"Schedule {schedule!r} has no times after {self.now:%Y-%m-%d %H:%M:%S} UTC.")
+        self._worker.advance_to(nominal / 1000)
+        self.app.send(tick_message(found, self.app.plan.names.namespace, DEFAULT_SCHEDULER, nominal))
+
     def publisher(self, calls: Calls) -> InlinePublisher:
         """Return a publisher whose messages come here."""
         return InlinePublisher(addresses(NOWHERE), self.app.settings, self._accept, calls)
@@ -133,7 +155,7 @@ class Inline:
         self._broker.accept(pending, calls)
         if pending.error is not None or purpose not in (SENDS, CALLS):
             return
-        if pending.publication.properties.type != "cancel" or pending.publication.routing_key in self.app.plan.queues:
+        if pending.publication.routing_key != self.app.plan.names.cancelled:
             self._sent.append(replace(pending.publication))
         if purpose is CALLS:
             self._worker.answer(pending, calls)
@@ -153,11 +175,13 @@ def running_inline(app: App, *, eager: bool = True) -> Iterator[Inline]:
     If the app has a result store, a store in memory takes its place. Afterwards the app is as it was before.
 
     Raises:
-        ConfigError: the app runs inline already, or uses a broker of the tests.
+        ConfigError: the app runs inline already.
     """
     parts = inline_parts(app)
     former = app.exchange_parts(parts)
     try:
+        if former.no_broker:
+            raise ConfigError("This app runs inline already: one block, or one test with amqp_inline, at a time.")
         inline = Inline(app, eager)
         producer = Producer(app.plan, app.settings, inline.publisher, inline.clock_now)
         carriers = InlineCarriers(producer)

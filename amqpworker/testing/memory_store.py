@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
@@ -14,6 +15,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._rows: dict[str, ResultRow] = {}
+        self._first_expires = math.inf
         self._lock = threading.Lock()
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
@@ -23,6 +25,7 @@ class MemoryStore:
                 known = self._rows.get(row.id)
                 if known is None or known.first_sent <= row.first_sent:
                     self._rows[row.id] = row
+                    self._first_expires = min(self._first_expires, row.expires_at)
         return {}
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
@@ -38,10 +41,13 @@ class MemoryStore:
 
     def expire(self, now: float, most: int) -> int:
         """Delete at most `most` rows that have expired at `now`, and return how many were deleted."""
+        if now < self._first_expires:
+            return 0  # it is asked after each message
         with self._lock:
             expired = [row.id for row in self._rows.values() if row.expires_at <= now][:most]
             for one in expired:
                 del self._rows[one]
+            self._first_expires = min((row.expires_at for row in self._rows.values()), default=math.inf)
         return len(expired)
 
     def check_writable(self) -> str | None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from amqpworker.broker.address import addresses
+from amqpworker.broker.admin import Admin
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_parts import AppParts
 from amqpworker.client.producer import Producer
@@ -57,6 +58,12 @@ def parts_at(app: App, place: Place) -> AppParts:
     return AppParts(place.url, brokers, producer, {}, place.results, {})
 
 
+def declare_all(app: App) -> None:
+    """Declare everything that an app needs on its broker, whatever its settings: for a virtual host that is new."""
+    with Admin(app.url, app.settings) as admin:
+        admin.declare(app.plan.whole(), lambda _: None)
+
+
 @contextmanager
 def moved_app(app: App, target: str, url: str, results: str | None) -> Iterator[App]:
     """Have an app use this broker and this result store during a block, also in processes that start meanwhile."""
@@ -64,6 +71,8 @@ def moved_app(app: App, target: str, url: str, results: str | None) -> Iterator[
     former, before = app.exchange_parts(parts_at(app, place)), os.environ.get(VARIABLE)
     os.environ[VARIABLE] = place.dump()
     try:
+        if not app.settings.declare:
+            declare_all(app)
         yield app
     finally:
         if before is None:

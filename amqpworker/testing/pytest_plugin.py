@@ -79,7 +79,9 @@ def _amqp_named_app(pytestconfig: pytest.Config) -> NamedApp:
     try:
         return NamedApp(target, load_app(target))
     except ConfigError as error:
-        pytest.fail(f"The app of these tests ({OPTION} or {VARIABLE}): {error}", pytrace=False)
+        reason = str(error)
+    # Not inside `except`: pytest would show that error as well.
+    pytest.fail(f"The app of these tests ({OPTION} or {VARIABLE}): {reason}", pytrace=False)
 
 
 @pytest.fixture
@@ -105,12 +107,14 @@ def amqp_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node | Exter
     if url and management:
         yield ExternalBroker(url, management)
         return
-    node = Node(tmp_path_factory.mktemp("amqp-node"), tied=True)
+    node, reason = Node(tmp_path_factory.mktemp("amqp-node"), tied=True), ""
     try:
-        try:
-            node.start()
-        except ConfigError as error:
-            pytest.fail(f"amqp_node: {error}", pytrace=False)
+        node.start()
+    except ConfigError as error:
+        reason = str(error)
+    if reason:
+        pytest.fail(f"amqp_node: {reason}", pytrace=False)
+    try:
         yield node
     finally:
         node.discard()

@@ -25,9 +25,7 @@ class Workers:
         self._app = app
         self._started: list[LocalWorker | WorkerPool] = []
 
-    def __call__(
-        self, processes: int = 0, threads: int = 4, *, queues: Sequence[str] = ()
-    ) -> LocalWorker | WorkerPool:
+    def __call__(self, processes: int = 0, threads: int = 4, *, queues: Sequence[str] = ()) -> LocalWorker | WorkerPool:
         """
         Run a worker until the test's end: in a thread of this process if `processes` is 0; return once it consumes.
 
@@ -62,4 +60,6 @@ class Workers:
         codes = [worker.stop() for worker in reversed(self._started)]
         self._started.clear()
         if any(codes):
-            raise AssertionError(f"A worker ended with exit code {next(filter(None, codes))}, not 0: the log shows why.")
+            raise AssertionError(
+                f"A worker ended with exit code {next(filter(None, codes))}, not 0: the log shows why."
+            )

@@ -205,7 +205,9 @@ def test_a_task_that_fails_too_often_is_a_dead_letter_with_its_error(side: Side)
 
 def test_a_rejected_message_is_a_dead_letter_at_once(side: Side) -> None:
     reject.send()
-    side.until(lambda: [(letter.reason, letter.error) for letter in side.dead("reject")] == [("rejected", "not wanted")])
+    side.until(
+        lambda: [(letter.reason, letter.error) for letter in side.dead("reject")] == [("rejected", "not wanted")]
+    )
 
 
 def test_a_task_can_ask_to_run_later_without_counting_an_attempt(side: Side) -> None:
