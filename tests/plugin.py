@@ -11,17 +11,6 @@ OPTIONS = (
     *("-p", "no:amqpworker", "-p", "amqpworker.testing.pytest_plugin"),
     *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
 )
-    [
-        "-p",
-        "no:amqpworker",
-        "-p",
-        "amqpworker.testing.pytest_plugin",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:hypothesispytest",
-    ]
-)
 
 
 def run_pytest(folder: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
