@@ -119,9 +119,10 @@ class Signature:
     def arguments(self, body: bytes) -> Mapping[str, Any]:
         """Return the arguments that are in a message's body, by their keys; raises as `decode` does."""
         try:
-            return self._arguments.read(body)
+            values: Mapping[str, Any] = self._arguments.read(body)
         except Exception as error:  # noqa: BLE001 - validators may raise anything
             self._refuse(error, body)
+        return values
 
     def encode_result(self, value: Any) -> bytes:
         """Return a returned value as JSON; raises InvalidResult if it does not fit the return hint."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from amqpworker.client.calls import Calls
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Publication
+    from amqpworker.results.store import ResultStore
     from amqpworker.task import RemoteTask
 
 NOWHERE = "amqp://127.0.0.1:1/"
@@ -194,5 +195,5 @@ def running_inline(app: App, *, eager: bool = True) -> Iterator[Inline]:
 
 def inline_parts(app: App) -> AppParts:
     """Return the parts of an app that runs inline, still with its own producer."""
-    stores = {} if app.results is None else {app.results: MemoryStore()}
+    stores: dict[str, ResultStore] = {} if app.results is None else {app.results: MemoryStore()}
     return AppParts(NOWHERE, addresses(NOWHERE), app.producer, {}, app.results, stores, INSTEAD)

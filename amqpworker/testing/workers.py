@@ -36,7 +36,7 @@ class Workers:
             AssertionError: it does not start.
         """
         for name, given, least in (("processes", processes, 0), ("threads", threads, 1)):
-            if not isinstance(given, int) or given < least:
+            if type(given) is not int or given < least:
                 raise ConfigError(f"amqp_worker({name}={given!r:.60}): it must be a whole number from {least} on.")
         for queue in queues:
             self._app.plan.check_known(queue)

@@ -26,6 +26,7 @@ from amqpworker import (
     TimeLimitExceeded,
     current,
 )
+from amqpworker.task import Task
 from amqpworker.testing import Inline, running_inline
 
 MAIN = threading.main_thread()
@@ -136,7 +137,8 @@ def test_delays_and_expiry_follow_the_clock_of_the_test(inline: Inline, note: An
     note.options(delay=1.3).send("delayed")
     note.options(delay=timedelta(days=400)).send("much later")
     (first, second) = inline.delayed()
-    assert (first.delay, first.arguments["text"]) == (pytest.approx(1.3, abs=0.002), "delayed")
+    assert first.delay == pytest.approx(1.3, abs=0.002)
+    assert first.arguments["text"] == "delayed"
     assert second.delay == pytest.approx(400 * 86400, abs=0.2)
     inline.advance(1.3)
     assert seen == ["delayed"]
@@ -166,7 +168,8 @@ def test_sent_lists_messages_by_task_and_arguments(app: App, inline: Inline, not
     note.call("three")
     one, two, three = inline.sent(note)
     assert (one.arguments, one.queue, one.delay, one.expires) == ({"text": "one", "number": 1}, "notes", 0.0, None)
-    assert (two.headers, two.expires) == ({"tenant": "acme"}, pytest.approx(30, abs=0.01))
+    assert two.headers == {"tenant": "acme"}
+    assert two.expires == pytest.approx(30, abs=0.01)
     assert (two.is_call, three.is_call) == (False, True)
     assert inline.sent("note", text="two") == [two]
     assert inline.sent(note, number=1, text="two") == []
@@ -176,9 +179,12 @@ def test_sent_lists_messages_by_task_and_arguments(app: App, inline: Inline, not
         inline.sent("note2")
     with pytest.raises(ConfigError, match="name the task"):
         inline.sent(text="two")
-    other = App("amqp://127.0.0.1:1/")
+
+    @App("amqp://127.0.0.1:1/").task(name="elsewhere")
+    def elsewhere() -> None: ...
+
     with pytest.raises(ConfigError, match="not one of the app"):
-        inline.dead(other.remote(name="elsewhere")(lambda: None))
+        inline.dead(elsewhere)
 
 
 def test_messages_to_other_programs_are_seen_and_stay(app: App, inline: Inline) -> None:
@@ -225,7 +231,7 @@ def test_an_app_without_a_store_has_none_inline_either() -> None:
 
 
 def test_coroutines_run_in_one_loop_with_the_lifespan_and_its_tasks(tmp_path: Path) -> None:
-    loops = []
+    loops: list[Any] = []
     beats = threading.Event()
 
     async def beat() -> None:
@@ -315,7 +321,7 @@ def test_a_cancelled_message_does_not_run(app: App, inline: Inline, note: Any, s
     assert inline.sent() != []
 
 
-def test_hooks_of_both_kinds_are_called_before_send_returns(app: App, inline: Inline, note: Any) -> None:
+def test_hooks_of_both_kinds_are_called_before_send_returns(app: App, inline: Inline, note: Task[..., str]) -> None:
     called = []
 
     @app.on_success

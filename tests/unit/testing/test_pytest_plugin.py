@@ -11,7 +11,8 @@ from amqpworker.worker.app_loader import load_ours
 from tests.plugin import OPTIONS, run_pytest
 
 # Loaded before: each run in this process forgets the modules that it has imported, and would load parts of ours twice.
-LOADED = (external_broker, inline, moved_app, node, workers, load_ours())
+LOADED = (external_broker, inline, moved_app, node, workers)
+load_ours()
 
 pytest_plugins = ["pytester"]
 
