@@ -21,7 +21,7 @@ class ExternalBroker:
         user = unquote(api.username) if api.username else self.user
         password = unquote((api.password if api.username else self._url.password) or "guest")
         self.management_url = urlunsplit(api._replace(netloc=api.netloc.rpartition("@")[2]))
-        self._management = Management(self.management_url, user, password)
+        self.management = Management(self.management_url, user, password)
 
     def url(self, vhost: str = "/") -> str:
         """Return the AMQP URL of a virtual host."""
@@ -29,10 +29,10 @@ class ExternalBroker:
 
     def create_vhost(self, name: str) -> None:
         """Create a virtual host that the user of the AMQP URL may use; raises ConfigError if that is not possible."""
-        self._management.request("PUT", "vhosts", name, body={})
+        self.management.request("PUT", "vhosts", name, body={})
         everything = {"configure": ".*", "write": ".*", "read": ".*"}
-        self._management.request("PUT", "permissions", name, self.user, body=everything)
+        self.management.request("PUT", "permissions", name, self.user, body=everything)
 
     def delete_vhost(self, name: str) -> None:
         """Delete a virtual host."""
-        self._management.request("DELETE", "vhosts", name)
+        self.management.request("DELETE", "vhosts", name)

@@ -60,7 +60,7 @@ class Inline:
         self._eager = eager
         self._clock = VirtualClock()
         cancels = Cancels(self._clock.now)
-        self._broker = InlineBroker(app.plan, self._clock, cancels)
+        self._broker = InlineBroker(app.plan, self._clock, cancels, self._is_served)
         self._worker = InlineWorker(app, self._broker, self._clock, cancels)
         self._sent: list[Publication] = []
 
@@ -151,6 +151,11 @@ class Inline:
     def close(self) -> None:
         """End its threads, and leave the lifespan of the app."""
         self._worker.close()
+
+    def _is_served(self, queue: str) -> bool:
+        """Return whether the app's own workers consume a queue: not one that only tasks of other programs have."""
+        of_others = any(remote.queue == queue for remote in self.app.remotes.values())
+        return not of_others or any(task.queue == queue for task in self.app.tasks.values())
 
     def _accept(self, pending: PendingPublish, purpose: Purpose, calls: Calls) -> None:
         self._broker.accept(pending, calls)

@@ -10,14 +10,16 @@ import heapq
 import itertools
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from amqpworker.broker.amqp.properties import property_values, read_values
 from amqpworker.broker.publish_errors import nacked, unroutable
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.model.cancel import UnusableCancel, decode_cancel
-from amqpworker.model.dead_letter import DeadLetter
+from amqpworker.model.dead_letter import DEATHS, DeadLetter
 from amqpworker.model.headers import ETA, time_of
 from amqpworker.model.message import REPLY_TO, Delivery, Publication
 from amqpworker.routing.delay import longest_wait
@@ -46,20 +48,27 @@ class Waiting(NamedTuple):
 
 
 class InlineBroker:
-    """The messages of one app; safe to use from many threads."""
+    """
+    The messages of one app; safe to use from many threads.
 
-    def __init__(self, plan: Plan, clock: VirtualClock, cancels: Cancels) -> None:
+    `is_served` returns whether the app's workers consume a queue; messages in others stay there.
+    """
+
+    def __init__(
+        self, plan: Plan, clock: VirtualClock, cancels: Cancels, is_served: Callable[[str], bool] = lambda _: True
+    ) -> None:
         self._plan = plan
         self._names = plan.names
         self._clock = clock
         self._cancels = cancels
+        self._is_served = is_served
         self._levels = {self._names.level(number): number for number in range(LEVELS)}
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._ready: deque[Publication] = deque()
         self._waiting: list[Waiting] = []
-        self.letters: list[Publication] = []
-        """The dead letters, the oldest first; the routing key of each is the queue that its message was in."""
+        self._unserved: list[Publication] = []
+        self._letters: list[tuple[str, Publication]] = []
 
     def accept(self, pending: PendingPublish, calls: Calls) -> None:
         """End a publication: confirmed and in its queue, or returned, or refused by a full queue."""
@@ -78,7 +87,7 @@ class InlineBroker:
         if exchange in self._levels:
             self._delay(publication)
         elif exchange == names.dead:
-            self.letters.append(publication)
+            self._letters.append((dead_queue(key), publication))
         elif key == names.cancelled:
             self._cancel(publication.body)
         elif exchange in (names.tasks, names.due) and key in self._plan.queues:
@@ -86,7 +95,7 @@ class InlineBroker:
                 return nacked(pending, bounded=True)
             if publication.properties.reply_to == REPLY_TO:
                 publication.properties.reply_to = REPLIES
-            self._ready.append(publication)
+            self._put(publication)
         elif publication.mandatory:
             pending.returned = NO_ROUTE
             return unroutable(pending)
@@ -94,7 +103,11 @@ class InlineBroker:
 
     def _is_full(self, queue: str) -> bool:
         most = self._plan.queues[queue].max_length
-        return most is not None and sum(one.routing_key == queue for one in list(self._ready)) >= most
+        waiting = (*self._ready, *self._unserved)
+        return most is not None and sum(one.routing_key == queue for one in waiting) >= most
+
+    def _put(self, publication: Publication) -> None:
+        (self._ready if self._is_served(publication.routing_key) else self._unserved).append(publication)
 
     def _cancel(self, body: bytes) -> None:
         try:
@@ -121,10 +134,6 @@ class InlineBroker:
         except IndexError:
             return None
 
-    def put_ready(self, publication: Publication) -> None:
-        """Return a message to its queue."""
-        self._ready.append(publication)
-
     @property
     def next_due(self) -> float | None:
         """When the next delayed message is due, in seconds since the epoch, None if there is none."""
@@ -142,7 +151,9 @@ class InlineBroker:
             if publication.routing_key == self._names.cancelled:
                 self._cancel(publication.body)
             elif publication.routing_key in self._plan.queues:
-                self._ready.append(replace(publication, exchange=self._names.due))
+                self._put(replace(publication, exchange=self._names.due))
+            else:
+                self._letters.append((self._names.parked, _parked(publication, self._clock.now())))
 
     def waiting(self) -> list[Publication]:
         """Return the delayed messages, the next one that is due first."""
@@ -151,11 +162,20 @@ class InlineBroker:
 
     def dead_letters(self) -> list[DeadLetter]:
         """Return the dead letters as values, the oldest first."""
-        return [_letter_of(publication, position) for position, publication in enumerate(self.letters, 1)]
+        return [
+            _letter_of(publication, queue, position) for position, (queue, publication) in enumerate(self._letters, 1)
+        ]
 
 
-def _letter_of(publication: Publication, position: int) -> DeadLetter:
+def _parked(publication: Publication, now: float) -> Publication:
+    """Return a message that had no queue when it was due, with the evidence that RabbitMQ adds."""
+    death = {"queue": publication.exchange, "reason": "expired", "time": datetime.fromtimestamp(int(now), UTC)}
+    properties = replace(publication.properties, headers={**(publication.properties.headers or {}), DEATHS: [death]})
+    return replace(publication, properties=properties)
+
+
+def _letter_of(publication: Publication, queue: str, position: int) -> DeadLetter:
     key = publication.routing_key
     message = Delivery(0, False, publication.exchange, key, publication.properties, publication.body)
-    message.queue = dead_queue(key)
-    return DeadLetter.of(message, message.queue, position)
+    message.queue = queue
+    return DeadLetter.of(message, queue, position)

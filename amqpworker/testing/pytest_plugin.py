@@ -8,6 +8,7 @@ nothing of the user's app, before a test needs it.
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -118,6 +119,7 @@ def amqp_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node | Exter
         yield node
     finally:
         node.discard()
+        shutil.rmtree(node.folder / "data", ignore_errors=True)  # its logs stay, to see what happened
 
 
 @pytest.fixture

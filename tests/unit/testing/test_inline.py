@@ -193,8 +193,18 @@ def test_messages_to_other_programs_are_seen_and_stay(app: App, inline: Inline) 
         raise NotImplementedError
 
     charge.send("o-1")
-    assert inline.sent(charge, order="o-1")
-    assert inline.dead() == []
+    with pytest.raises(CallTimeout, match=r"billing\.charge.*within 5 s"):
+        charge.options(timeout=5).call("o-2")
+    assert [message.is_call for message in inline.sent(charge)] == [False, True]
+    inline.advance(timedelta(days=10))
+    assert (inline.dead(), inline.delayed()) == ([], [])
+
+
+def test_a_delayed_message_whose_queue_does_not_exist_is_parked(inline: Inline, note: Any) -> None:
+    note.options(queue="ntes", delay=60).send("text")
+    inline.advance(60)
+    (letter,) = inline.dead(note)
+    assert (letter.reason, letter.queue, letter.by_broker) == ("no-queue", "amqpworker.parked", True)
 
 
 def test_a_call_without_a_reply_in_time_ends_at_once(app: App, inline: Inline) -> None:
