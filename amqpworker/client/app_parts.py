@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from amqpworker.broker.address import Address
     from amqpworker.client.async_producer import AsyncProducer
     from amqpworker.client.producer import Producer
-    from amqpworker.results.store import ResultStore
+    from amqpworker.client.stored_results import StoredResults
 
 
 class AppParts(NamedTuple):
     """
-    The URL of the broker, what sends there, the URL of the result store, and the store of each URL.
+    The URL of the broker, what sends there, the URL of the result store, and the results of each such URL.
 
     `no_broker` is why `dead`, `pending` and `queues` of the app cannot be used; "" if they can.
     """
@@ -28,5 +28,5 @@ class AppParts(NamedTuple):
     producer: Producer
     async_made: dict[None, AsyncProducer]
     results: str | None
-    stores: dict[str, ResultStore]
+    stored_results: dict[str, StoredResults]
     no_broker: str = ""

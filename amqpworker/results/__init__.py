@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from amqpworker.results.store import ResultNotStorable, ResultRow, ResultStore
+from amqpworker.results.row import ResultRow, merged
+from amqpworker.results.store import ResultNotStorable, ResultStore, Subscription
 
-__all__ = ["ResultNotStorable", "ResultRow", "ResultStore"]
+__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "Subscription", "merged"]

@@ -19,8 +19,10 @@ from urllib.parse import unquote
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
+from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
-from amqpworker.results.store import ResultNotStorable, ResultRow
+from amqpworker.results.sqlite_subscription import SqliteSubscription
+from amqpworker.results.store import ResultNotStorable
 from amqpworker.text import encodable
 
 SCHEME = "sqlite://"
@@ -37,17 +39,18 @@ NEVER_STORABLE = (sqlite3.DataError, OverflowError)
 ROW_ERRORS = (*NEVER_STORABLE, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """One row is at fault: the transaction continues without it."""
 
-# the columns of a `ResultRow`, in its order
+_COLUMNS = "state, task, reply, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
+# as `ResultRow.replaces`; a replaced row gets a new number, by which subscriptions find it
 PUT = (
-    "INSERT OR REPLACE INTO results (task_id, state, task, result, first_sent, stored_at, expires_at)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT OR REPLACE INTO result_rows (namespace, rank, id, {_COLUMNS})"  # noqa: S608
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13 WHERE NOT EXISTS"
+    " (SELECT 1 FROM result_rows WHERE namespace = ?1 AND id = ?3 AND (first_sent > ?7 OR (first_sent = ?7 AND rank > ?2)))"
 )
-GET = (
-    "SELECT state, task, result, first_sent, stored_at, expires_at FROM results WHERE task_id = ?"
-    " ORDER BY first_sent DESC LIMIT 1"
-)
-DELETE = "DELETE FROM results WHERE task_id = ?"
-EXPIRE = "DELETE FROM results WHERE rowid IN (SELECT rowid FROM results WHERE expires_at <= ? LIMIT ?)"
+# those of an earlier version have no namespace
+_OURS = "namespace IN (?, '') AND id = ?"
+GET = f"SELECT {_COLUMNS} FROM result_rows WHERE {_OURS} ORDER BY first_sent DESC, namespace DESC LIMIT 1"  # noqa: S608
+DELETE = f"DELETE FROM result_rows WHERE {_OURS}"  # noqa: S608
+EXPIRE = "DELETE FROM result_rows WHERE seq IN (SELECT seq FROM result_rows WHERE expires_at <= ? LIMIT ?)"
 
 
 def path_of(url: str) -> Path:
@@ -78,11 +81,11 @@ class _Batch:
         self.errors: dict[str, BaseException] = {}
         self.ended = False
 
-    def write(self, connection: sqlite3.Connection) -> None:
+    def write(self, connection: sqlite3.Connection, namespace: str) -> None:
         """Add the rows to the transaction."""
-        for row in self.rows:
+        for row in merged(self.rows):
             try:
-                connection.execute(PUT, (encodable(row.id), row.state, encodable(row.task), *row[3:]))
+                connection.execute(PUT, _parameters(namespace, row))
             except ROW_ERRORS as error:
                 self.errors[row.id] = error
 
@@ -95,8 +98,9 @@ class _Batch:
 class SqliteStore:
     """A `ResultStore` in a SQLite file."""
 
-    def __init__(self, path: Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    def __init__(self, path: Path, namespace: str, lock_timeout: float = LOCK_TIMEOUT) -> None:
         self.path = path
+        self._namespace = namespace
         self._waiting: deque[_Batch] = deque()
         # a reader has a connection of its own, so that it never waits for a commit
         self._writer = SqliteFile(path, lock_timeout)
@@ -125,13 +129,17 @@ class SqliteStore:
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
         try:
-            return self._reader.use(partial(_get, ids))
+            return self._reader.use(partial(_get, self._namespace, ids))
         except (sqlite3.Error, OSError) as error:
             raise ResultStoreError(f"Results cannot be read from {self.path}: {reason(error, self.path)}.") from error
 
+    def subscribe(self) -> SqliteSubscription:
+        """Return a subscription to changes of rows."""
+        return SqliteSubscription(self.path, self._namespace)
+
     def delete(self, ids: Collection[str]) -> None:
-        """Delete all rows of these ids."""
-        self._delete(DELETE, [(encodable(one),) for one in ids])
+        """Delete the rows of these ids."""
+        self._delete(DELETE, [(self._namespace, encodable(one)) for one in ids])
 
     def expire(self, now: float, most: int) -> int:
         """Delete some rows that have expired, and return how many."""
@@ -165,7 +173,7 @@ class SqliteStore:
             batches.append(self._waiting.popleft())
         try:
             for each in batches:
-                each.write(connection)
+                each.write(connection, self._namespace)
             connection.execute("COMMIT")
         except BaseException as error:
             for each in batches:
@@ -201,11 +209,17 @@ class SqliteStore:
         return failure
 
 
-def _get(ids: Collection[str], connect: Connect) -> dict[str, ResultRow]:
+def _parameters(namespace: str, row: ResultRow) -> tuple[object, ...]:
+    worker = encodable(row.worker)
+    texts = (encodable(row.id), encodable(row.state), encodable(row.task))
+    return (namespace, row.rank, *texts, *row[3:8], worker, row.started_at, row.progress)
+
+
+def _get(namespace: str, ids: Collection[str], connect: Connect) -> dict[str, ResultRow]:
     connection = connect()
     rows = {}
     for one in ids:
-        found = connection.execute(GET, (encodable(one),)).fetchone()
+        found = connection.execute(GET, (namespace, encodable(one))).fetchone()
         if found is not None:
             rows[one] = ResultRow(one, *found)
     return rows
@@ -215,5 +229,5 @@ def _try_to_write(connect: Connect) -> None:
     connection = connect()
     # SQLite lets even a user without write permission begin
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(PUT, ("", "", "", b"", "", 0.0, 0.0))
+    connection.execute(PUT, _parameters("", ResultRow("", "", "", b"", "", 0.0, 0.0)))
     connection.execute("ROLLBACK")

@@ -1,7 +1,7 @@
 """
 One connection to a SQLite file of results.
 
-Decides the schema, and keeps SQLite's rules about forks and files that are replaced
+Keeps SQLite's rules about forks and files that are replaced
 (https://www.sqlite.org/howtocorrupt.html §2.6, §2.4).
 
 A fork must not happen while a connection is open. SQLite keeps the locks of a process in memory, which a child inherits:
@@ -26,30 +26,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError, ResultStoreError
-
-APPLICATION_ID = 0x61775273
-"""Marks a file as ours (`file` shows it): "awRs"."""
-
-SCHEMA_VERSION = 3
-NEW_FILE = (
-    (
-        "CREATE TABLE results (task_id TEXT NOT NULL, first_sent TEXT NOT NULL, result BLOB NOT NULL,"
-        " expires_at REAL NOT NULL, state TEXT NOT NULL, task TEXT NOT NULL, stored_at REAL NOT NULL,"
-        " PRIMARY KEY (task_id, first_sent))"
-    ),
-    "CREATE INDEX results_by_expiry ON results (expires_at)",
-    f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-# columns are added only: a process of the earlier version that has the file open can still store
-FROM_VERSION_2 = (
-    "ALTER TABLE results ADD COLUMN state TEXT NOT NULL DEFAULT 'done'",
-    "ALTER TABLE results ADD COLUMN task TEXT NOT NULL DEFAULT ''",
-    "ALTER TABLE results ADD COLUMN stored_at REAL NOT NULL DEFAULT 0",
-    """UPDATE results SET state = 'failed' WHERE substr(result, 1, 18) = CAST('{"status":"failed"' AS BLOB)""",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-UPGRADES = {0: NEW_FILE, 2: FROM_VERSION_2}
+from amqpworker.results.sqlite_schema import prepare
 
 ATTEMPT = 0.1
 """Seconds that SQLite waits by itself for a locked file. A fork waits this long for a thread that waits for the lock."""
@@ -179,7 +156,7 @@ class SqliteFile:
             self._connection = sqlite3.connect(
                 self._path, timeout=min(ATTEMPT, self._lock_timeout), isolation_level=None, check_same_thread=False
             )
-            _prepare(self._connection, self._path)
+            prepare(self._connection, self._path)
         except sqlite3.Error as error:
             if is_transient(error, self._path):
                 raise
@@ -223,43 +200,6 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Make an empty file a store, upgrade one of an earlier version, and refuse any other."""
-    # each commit reaches the disk: a result that was acknowledged survives a power cut, too
-    connection.execute("PRAGMA synchronous = FULL")
-    # One transaction: between two reads another process may create the store.
-    connection.execute("BEGIN")
-    version = _schema_version(connection, path)
-    connection.execute("COMMIT")
-    if version != SCHEMA_VERSION:
-        connection.execute("BEGIN IMMEDIATE")
-        # none if another process was faster
-        for statement in UPGRADES.get(_schema_version(connection, path), ()):
-            connection.execute(statement)
-        connection.execute("COMMIT")
-    # Readers and one writer do not wait for each other then.
-    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise ConfigError(f"{path} is on a file system that cannot hold a write-ahead log (a network share?).")
-
-
-def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
-    """Return the version of a result file that this code can use; 0 if the file is empty."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application == APPLICATION_ID:
-        if version != SCHEMA_VERSION and version not in UPGRADES:
-            raise ConfigError(
-                f"{path} has version {version} of the schema of result files, and this amqpworker knows"
-                f" {SCHEMA_VERSION}: use the amqpworker that created it, or another file."
-            )
-        return int(version)
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if application or version or tables:
-        raise ConfigError(f"{path} is the database of another program. Results need a file of their own.")
-    return 0
 
 
 def _code_of(error: BaseException) -> int:

@@ -1,5 +1,5 @@
 """
-Where results are stored: what a result store promises, which store a URL names, and when rows expire.
+Where results are stored: what a result store promises, and which store a URL names.
 
 A store of another package registers its URL scheme as an entry point of the group `amqpworker.results` (docs/results.md).
 Replies to calls are never stored.
@@ -7,46 +7,59 @@ Replies to calls are never stored.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
+from amqpworker.results.row import ResultRow
 
 ENTRY_POINTS = "amqpworker.results"
 SQLITE_EXAMPLE = "sqlite:///results.db"
-
-EXPIRE_EVERY = 64
-"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
 
 class ResultNotStorable(ResultStoreError):
     """The store can never hold this row: it is too large, for example. Another attempt is useless."""
 
 
-class ResultRow(NamedTuple):
+class Subscription(Protocol):
     """
-    What a store keeps of one message: its task `id` and `first_sent` identify it, since an id may be used again.
+    Hints that rows may have changed. One thread uses it, except `wake`.
 
-    `state` is `done` or `failed`. The set is open: code that reads rows must accept states that it does not know. `reply` is
-    the JSON of the wire contract, empty if the task has not ended. `first_sent` is the text of the header `aw-first-sent`,
-    empty if the message has none; such texts sort by time. `stored_at` and `expires_at` are seconds since the epoch.
+    Hints may be missing: a program that waits for a row reads it after `watch`, after each hint, and every `poll_every` seconds.
     """
 
-    id: str
-    state: str
-    task: str
-    reply: bytes
-    first_sent: str
-    stored_at: float
-    expires_at: float
+    @property
+    def poll_every(self) -> float:
+        """Seconds after which rows are to be read without a hint: at least 1 if hints arrive, less if the store gives none."""
+
+    def watch(self, ids: Collection[str]) -> None:
+        """From now on, report changes of these rows."""
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Report changes of these rows no longer; the store may still do it."""
+
+    def wait(self, timeout: float) -> Collection[str] | None:
+        """
+        Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`.
+
+        It connects if it is not connected, and returns `None` then, since changes may have been missed.
+
+        Raises:
+            ResultStoreError: the store cannot be reached at the moment.
+            ConfigError: it cannot be opened, and that will not change by itself.
+        """
+
+    def wake(self) -> None:
+        """End the present `wait`, or the next one; from any thread."""
+
+    def close(self) -> None:
+        """Close its connection. It can still be used: it connects again."""
 
 
 class ResultStore(Protocol):
     """
-    Stores rows for any number of threads and processes.
+    Stores the rows of one namespace for any number of threads and processes.
 
     Creating one opens nothing: it connects at its first use, and again after `close` or a fork.
     """
@@ -55,13 +68,14 @@ class ResultStore(Protocol):
         """
         Store rows, and return an error for the id of each row that may not be stored.
 
-        A stored row outlives the process, however that ends. It replaces the row of the same message, and never that of
-        a message with the same id that was sent later. The error is `ResultNotStorable` if another attempt is useless.
+        A stored row outlives the process, however that ends. There is one row for each id: of two, `ResultRow.replaces` decides
+        which one stays, of those of one batch the last one that counts. A row that can never be stored does not keep the others
+        of its batch from being stored. The error is `ResultNotStorable` if another attempt is useless.
         """
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """
-        Return the rows of those ids that have one; if an id was used again, the row of the message that was sent last.
+        Return the rows of those ids that have one.
 
         The store may return rows that have expired, or delete them at any time: the caller checks `expires_at`.
 
@@ -70,9 +84,12 @@ class ResultStore(Protocol):
             ConfigError: it cannot be opened, and that will not change by itself.
         """
 
+    def subscribe(self) -> Subscription:
+        """Return a subscription to changes of rows, which connects at its first use."""
+
     def delete(self, ids: Collection[str]) -> None:
         """
-        Delete all rows of these ids; ids without a row are ignored.
+        Delete the rows of these ids; ids without a row are ignored.
 
         Raises:
             ResultStoreError: some may not be deleted.
@@ -100,11 +117,11 @@ class ResultStore(Protocol):
         """Close files and connections. The store can still be used: it opens them again."""
 
 
-StoreFactory: TypeAlias = Callable[[str], ResultStore]
-"""Creates the store of a URL; raises `ConfigError` if the URL is malformed."""
+StoreFactory: TypeAlias = Callable[[str, str], ResultStore]
+"""Creates the store of a URL for a namespace; raises `ConfigError` if the URL is malformed."""
 
 
-def open_store(url: str) -> ResultStore:
+def open_store(url: str, namespace: str) -> ResultStore:
     """Create the store that the URL names, which connects at its first use; raises ConfigError if it names none."""
     scheme, separator, _ = url.partition("://")
     if not separator:
@@ -112,8 +129,8 @@ def open_store(url: str) -> ResultStore:
     if scheme == "sqlite":
         from amqpworker.results.sqlite import SqliteStore, path_of
 
-        return SqliteStore(path_of(url))
-    return _factory(scheme, url)(url)
+        return SqliteStore(path_of(url), namespace)
+    return _factory(scheme, url)(url, namespace)
 
 
 def _factory(scheme: str, url: str) -> StoreFactory:
@@ -131,39 +148,3 @@ def _factory(scheme: str, url: str) -> StoreFactory:
             f"results={redact_url(url)!r}: {registered[scheme].value} cannot be imported ({error})."
         ) from error
     return factory
-
-
-class ResultWriter:
-    """Puts rows with the times of one clock, and deletes those that have expired."""
-
-    def __init__(self, store: ResultStore, ttl: float, now: Callable[[], float] = time.time) -> None:
-        self._store = store
-        self._ttl = ttl
-        self._now = now
-        self._until_expire = 1
-
-    def write(self, task_id: str, state: str, task: str, reply: bytes, first_sent: str) -> ResultStoreError | None:
-        """Store a result; return why it may not be stored."""
-        now = self._now()
-        row = ResultRow(task_id, state, task, reply, first_sent, now, now + self._ttl)
-        error = self._store.put((row,)).get(task_id)
-        self._until_expire -= 1
-        if error is None and self._until_expire <= 0:
-            self._until_expire = EXPIRE_EVERY
-            with suppress(ResultStoreError):  # the next time will do
-                self._store.expire(now, 2 * EXPIRE_EVERY)
-        return error
-
-    def write_unless_there(
-        self, task_id: str, state: str, task: str, reply: bytes, first_sent: str
-    ) -> ResultStoreError | None:
-        """As `write`, but a result of the same message that is stored already stays."""
-        try:
-            row = self._store.get((task_id,)).get(task_id)
-        except ResultStoreError as error:
-            return error
-        except ConfigError as error:
-            return ResultStoreError(str(error))
-        if row is not None and row.reply and row.first_sent == first_sent and row.expires_at > self._now():
-            return None
-        return self.write(task_id, state, task, reply, first_sent)

@@ -24,6 +24,7 @@ from amqpworker.routing.topology import DEFAULT_SCHEDULER
 from amqpworker.schedules.tick import tick_message
 from amqpworker.testing.inline_broker import InlineBroker
 from amqpworker.testing.inline_publisher import InlineCarriers, InlinePublisher
+from amqpworker.testing.inline_results import InlineResults
 from amqpworker.testing.inline_worker import InlineWorker
 from amqpworker.testing.memory_store import MemoryStore
 from amqpworker.testing.sent_messages import SentMessage, check_parameters, name_of_task, sent_message
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from amqpworker.broker.pending_publish import PendingPublish
     from amqpworker.broker.publish_session import Purpose
     from amqpworker.client.calls import Calls
+    from amqpworker.client.stored_results import StoredResults
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Publication
-    from amqpworker.results.store import ResultStore
     from amqpworker.task import RemoteTask
 
 NOWHERE = "amqp://127.0.0.1:1/"
@@ -55,13 +56,13 @@ class Inline:
     them. What a task sends runs after it. Delayed messages and retries run once `advance` has moved the clock.
     """
 
-    def __init__(self, app: App, eager: bool = True) -> None:
+    def __init__(self, app: App, clock: VirtualClock, eager: bool = True) -> None:
         self.app = app
         self._eager = eager
-        self._clock = VirtualClock()
-        cancels = Cancels(self._clock.now)
-        self._broker = InlineBroker(app.plan, self._clock, cancels, self._is_served)
-        self._worker = InlineWorker(app, self._broker, self._clock, cancels)
+        self._clock = clock
+        cancels = Cancels(clock.now)
+        self._broker = InlineBroker(app.plan, clock, cancels, self._is_served)
+        self._worker = InlineWorker(app, self._broker, clock, cancels)
         self._sent: list[Publication] = []
 
     @property
@@ -144,9 +145,10 @@ class Inline:
         """Return a publisher whose messages come here."""
         return InlinePublisher(addresses(NOWHERE), self.app.settings, self._accept, calls)
 
-    def clock_now(self) -> float:
-        """Return the time of its clock, in seconds since the epoch."""
-        return self._clock.now()
+    @property
+    def worker(self) -> InlineWorker:
+        """What runs its messages."""
+        return self._worker
 
     def close(self) -> None:
         """End its threads, and leave the lifespan of the app."""
@@ -183,22 +185,23 @@ def running_inline(app: App, *, eager: bool = True) -> Iterator[Inline]:
     Raises:
         ConfigError: the app runs inline already.
     """
-    parts = inline_parts(app)
-    former = app.exchange_parts(parts)
+    clock = VirtualClock()
+    results = None if app.results is None else InlineResults(MemoryStore(), clock)
+    stored: dict[str, StoredResults] = {} if app.results is None or results is None else {app.results: results}
+    nowhere = addresses(NOWHERE)
+    former = app.exchange_parts(AppParts(NOWHERE, nowhere, app.producer, {}, app.results, stored, INSTEAD))
     try:
         if former.no_broker:
             raise ConfigError("This app runs inline already: one block, or one test with amqp_inline, at a time.")
-        inline = Inline(app, eager)
-        producer = Producer(app.plan, app.settings, inline.publisher, inline.clock_now)
-        carriers = InlineCarriers(producer)
-        app.exchange_parts(parts._replace(producer=producer, async_made={None: AsyncProducer(producer, carriers)}))
+        inline = Inline(app, clock, eager)
+        if results is not None:
+            results.worker = inline.worker
+        producer = Producer(app.plan, app.settings, inline.publisher, clock.now)
+        made: dict[None, AsyncProducer] = {None: AsyncProducer(producer, InlineCarriers(producer))}
+        app.exchange_parts(AppParts(NOWHERE, nowhere, producer, made, app.results, stored, INSTEAD))
         with contextlib.closing(inline):
             yield inline
     finally:
+        if results is not None:
+            results.close()
         app.exchange_parts(former)
-
-
-def inline_parts(app: App) -> AppParts:
-    """Return the parts of an app that runs inline, still with its own producer."""
-    stores: dict[str, ResultStore] = {} if app.results is None else {app.results: MemoryStore()}
-    return AppParts(NOWHERE, addresses(NOWHERE), app.producer, {}, app.results, stores, INSTEAD)

@@ -110,6 +110,15 @@ class InlineWorker:
         """Run what is ready and, while its reply does not arrive, what falls due before the caller of a call gives up."""
         self._outside_of_loops(lambda: self._wait_for_reply(pending, calls))
 
+    def wait_until(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Run what is ready and, while the condition is not true, what falls due within `seconds`; then they are over."""
+        self._outside_of_loops(lambda: self._wait_until(condition, self._clock.now() + seconds))
+
+    @property
+    def is_in_its_loop(self) -> bool:
+        """Whether this code runs in the event loop of the tasks."""
+        return self._loop.is_here
+
     def advance_to(self, moment: float) -> None:
         """Run what falls due until then (seconds since the epoch), each at its time."""
         self._outside_of_loops(lambda: self._advance_to(moment))
@@ -154,12 +163,16 @@ class InlineWorker:
         properties = pending.publication.properties
         correlation_id = properties.correlation_id or ""
         until = (time_of((properties.headers or {}).get(EXPIRES)) or 0) / 1000
-        self._drain()
-        while calls.is_pending(correlation_id) and (due := self._broker.next_due) is not None and due <= until:
-            self._advance_to(due)
+        self._wait_until(lambda: not calls.is_pending(correlation_id), until)
         if (call := calls.take(correlation_id)) is not None:
-            self._clock.move_to(until)
             call.finish(None, call.timed_out(pending.timeout))
+
+    def _wait_until(self, condition: Callable[[], bool], until: float) -> None:
+        self._drain()
+        while not condition() and (due := self._broker.next_due) is not None and due <= until:
+            self._advance_to(due)
+        if not condition():
+            self._clock.move_to(until)
 
     def _take(self, publication: Publication) -> None:
         """Take one delivery: claimed, run, settled, and its hooks called."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Mapping, Sequence
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 
 
 class MemoryStore:
@@ -16,22 +16,32 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[str, ResultRow] = {}
         self._first_expires = math.inf
+        self._subscriptions: list[MemorySubscription] = []
         self._lock = threading.Lock()
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows; a row never replaces that of a message with the same id that was sent later."""
+        """Store rows; of two with one id, `ResultRow.replaces` decides which one stays."""
         with self._lock:
             for row in rows:
                 known = self._rows.get(row.id)
-                if known is None or known.first_sent <= row.first_sent:
+                if known is None or row.replaces(known):
                     self._rows[row.id] = row
                     self._first_expires = min(self._first_expires, row.expires_at)
+            for subscription in self._subscriptions:
+                subscription.report({row.id for row in rows})
         return {}
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
         with self._lock:
             return {one: self._rows[one] for one in ids if one in self._rows}
+
+    def subscribe(self) -> MemorySubscription:
+        """Return a subscription to changes of rows."""
+        subscription = MemorySubscription()
+        with self._lock:
+            self._subscriptions.append(subscription)
+        return subscription
 
     def delete(self, ids: Collection[str]) -> None:
         """Delete the rows of these ids."""
@@ -56,3 +66,38 @@ class MemoryStore:
 
     def close(self) -> None:
         """Keep the rows: the test may read them."""
+
+
+class MemorySubscription:
+    """Hints that rows have changed, whichever are watched; one thread waits, any may report."""
+
+    poll_every = 1.0
+
+    def __init__(self) -> None:
+        self._changed: set[str] = set()
+        self._woken = threading.Event()
+
+    def watch(self, ids: Collection[str]) -> None:
+        """Do nothing: all changes are reported."""
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Do nothing: all changes are reported."""
+
+    def report(self, ids: Collection[str]) -> None:
+        """Note that these rows have changed."""
+        self._changed |= set(ids)
+        self._woken.set()
+
+    def wait(self, timeout: float) -> Collection[str] | None:
+        """Return the ids of rows that have changed; none after `timeout` seconds or `wake`."""
+        self._woken.wait(timeout)
+        self._woken.clear()
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def wake(self) -> None:
+        """End the present `wait`, or the next one; from any thread."""
+        self._woken.set()
+
+    def close(self) -> None:
+        """Do nothing: it has no connection."""

@@ -52,7 +52,7 @@ def test_nothing_confirmed_is_lost_when_workers_are_killed(
 
 def check_results(scene: Scene, result: Balance) -> None:
     """Every task that was confirmed has its result in the store, the failed ones too."""
-    store = open_store(scene.results_url)
+    store = open_store(scene.results_url, "amqpworker")
     stored = set(store.get(result.tries))
     store.close()
     assert stored == result.confirmed

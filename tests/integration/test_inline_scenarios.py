@@ -171,7 +171,7 @@ def side(request: pytest.FixtureRequest) -> Iterator[Side]:
 
 
 def ended(sent: Sent[Any]) -> bool:
-    return sent.status() in ("done", "failed")
+    return sent.status().stored_at is not None and sent.status().state in ("done", "failed", "cancelled")
 
 
 def test_a_sent_task_runs_and_its_result_is_stored(side: Side) -> None:

@@ -18,7 +18,8 @@ from amqpworker import App, CallTimeout
 from amqpworker.client.schedule_commands import send_commands
 from amqpworker.model.headers import time_of
 from amqpworker.model.reply import Reply
-from amqpworker.results.store import ResultRow, open_store
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import open_store
 from amqpworker.routing.schedule_messages import Command
 from amqpworker.schedules.tick import tick_id
 from amqpworker.worker.app_loader import load_app
@@ -104,7 +105,7 @@ def test_list_shows_the_outcome_of_the_last_tick(cli: Callable[[str], Ended], fo
     now = time.time()
     task_id = tick_id("amqpworker", "main", "nightly", last)
     row = ResultRow(task_id, "failed", "shop.clean_up", b'{"status":"failed","reason":"failed"}', "", now, now + 60)
-    store = open_store("sqlite:///results.db")
+    store = open_store("sqlite:///results.db", "amqpworker")
     assert store.put([row]) == {}
     store.close()
     with leading(vhost.url, ScriptedLeader([LISTED])):

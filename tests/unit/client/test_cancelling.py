@@ -21,7 +21,7 @@ from amqpworker.errors import AmqpWorkerError, NotConnected, Unconfirmed
 from amqpworker.model.cancel import HOLDS, Cancel, decode_cancel
 from amqpworker.model.headers import FIRST_SENT, time_text
 from amqpworker.model.message import Delivery, Properties, Publication
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 from amqpworker.settings import Settings
 from tests.unit.worker.settling import Store
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from amqpworker.results.store import ResultRow, ResultStore
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import ResultStore
 
 LATER = 4_000_000_000.0
 

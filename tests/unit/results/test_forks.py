@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, lock_timeout=20)
+    store = SqliteStore(path, "shop", lock_timeout=20)
     put(store, "before")
     yield store
     store.close()

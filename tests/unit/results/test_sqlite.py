@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.reply import decode_reply
+from amqpworker.results.row import ResultRow
 from amqpworker.results.sqlite import SqliteStore, path_of
-from amqpworker.results.sqlite_file import _prepare, is_transient
-from amqpworker.results.store import ResultNotStorable, ResultRow, open_store
+from amqpworker.results.sqlite_file import is_transient
+from amqpworker.results.sqlite_schema import SCHEMA_VERSION, prepare
+from amqpworker.results.store import ResultNotStorable, open_store
 from amqpworker.testing import ResultStoreContract
 from tests.unit.results.rows import LATER, get, put, row
 
 VERSION_2 = Path(__file__).with_name("version2.sqlite")
-"""A file of the schema's version 2, made by the code of that version."""
+VERSION_3 = Path(__file__).with_name("version3.sqlite")
+"""Files of earlier versions of the schema, each made by the code of its version."""
 
 
 @pytest.fixture
@@ -42,7 +44,7 @@ def url(path: Path) -> str:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path)
+    store = SqliteStore(path, "shop")
     yield store
     store.close()
 
@@ -50,7 +52,7 @@ def store(path: Path) -> Iterator[SqliteStore]:
 @pytest.fixture
 def sqlite(path: Path) -> Iterator[SqliteStore]:
     """Return a store that does not wait long for other processes."""
-    store = SqliteStore(path, lock_timeout=0.05)
+    store = SqliteStore(path, "shop", lock_timeout=0.05)
     yield store
     store.close()
 
@@ -60,15 +62,15 @@ class TestContract(ResultStoreContract):
     def _file(self, path: Path) -> None:
         self.path = path
 
-    def open_store(self) -> SqliteStore:
-        return SqliteStore(self.path)
+    def open_store(self, namespace: str) -> SqliteStore:
+        return SqliteStore(self.path, namespace)
 
 
 def in_other_process(url: str, code: str) -> subprocess.Popen[str]:
     """Run `code` with an open `store` in a process of its own."""
     start = (
         "import sys; from amqpworker.results.store import open_store; from tests.unit.results.rows import put\n"
-        f"store = open_store({url!r})\n"
+        f"store = open_store({url!r}, 'shop')\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", start + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -99,7 +101,7 @@ def test_several_processes_create_the_store_at_once(url: str) -> None:
     for child in children:
         child.communicate(timeout=60)
     assert [child.returncode for child in children] == [0, 0, 0, 0]
-    found = open_store(url)
+    found = open_store(url, "shop")
     assert [get(found, str(number)) for number in range(4)] == [b"1"] * 4
     found.close()
 
@@ -115,17 +117,17 @@ def test_a_file_that_another_process_creates_meanwhile_is_not_taken_for_that_of_
 
     def create_by_another(sql: str) -> None:
         if sql == statement and not others:
-            others.append(SqliteStore(path, lock_timeout=0.0))
+            others.append(SqliteStore(path, "shop", lock_timeout=0.0))
             others[0].put([row("here")])
             others[0].close()
 
     connection = sqlite3.connect(path, timeout=0.0, isolation_level=None)
     connection.set_trace_callback(create_by_another)
     with suppress(sqlite3.OperationalError):  # a store would try again
-        _prepare(connection, path)
+        prepare(connection, path)
     connection.close()
     assert others
-    found = open_store(url)
+    found = open_store(url, "shop")
     put(found, "later")
     assert get(found, "later") == b"1"
     found.close()
@@ -206,10 +208,10 @@ def test_a_fork_in_the_middle_of_storing_threads_loses_nothing(store: SqliteStor
 )
 def test_a_wrong_url_is_refused_with_what_to_write_and_without_a_password(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        open_store(url)
+        open_store(url, "shop")
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError, match=reason):
-        open_store(url)
+        open_store(url, "shop")
 
 
 def test_a_url_names_a_relative_or_an_absolute_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +221,7 @@ def test_a_url_names_a_relative_or_an_absolute_file(tmp_path: Path, monkeypatch:
 
 
 def test_checking_a_url_makes_no_file(tmp_path: Path) -> None:
-    open_store(f"sqlite:///{tmp_path}/results.db")
+    open_store(f"sqlite:///{tmp_path}/results.db", "shop")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -227,7 +229,7 @@ def test_a_relative_file_stays_the_same_when_the_folder_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = open_store("sqlite:///results.db")
+    store = open_store("sqlite:///results.db", "shop")
     put(store, "a")
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
@@ -241,7 +243,7 @@ def test_a_relative_file_stays_the_same_when_the_folder_changes(
 
 def rows(path: Path) -> int:
     connection = sqlite3.connect(path)
-    (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM result_rows").fetchone()
     connection.close()
     return int(count)
 
@@ -250,46 +252,69 @@ def test_the_file_is_marked_and_has_the_version_of_its_schema(sqlite: SqliteStor
     put(sqlite, "a")
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA application_id").fetchone() == (0x61775273,)
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
 
 
-def contents(path: Path) -> list[Any]:
-    connection = sqlite3.connect(path)
-    found = connection.execute("SELECT * FROM results ORDER BY rowid").fetchall()
-    connection.close()
-    return found
+EARLIER = [pytest.param(VERSION_2, id="version 2"), pytest.param(VERSION_3, id="version 3")]
 
 
-def test_a_file_of_version_2_is_upgraded_at_its_first_use_and_keeps_its_results(path: Path) -> None:
-    shutil.copy(VERSION_2, path)
-    before = contents(path)
-    with closing(SqliteStore(path)) as store:
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_file_of_an_earlier_version_is_upgraded_at_its_first_use_and_keeps_its_results(
+    path: Path, earlier: Path
+) -> None:
+    shutil.copy(earlier, path)
+    known = ("", 0.0) if earlier == VERSION_2 else ("shop.price", 1.5)
+    with closing(SqliteStore(path, "shop")) as store, closing(SqliteStore(path, "bank")) as other:
         found = store.get(["done", "failed", "again", "by hand", "never"])
         assert set(found) == {"done", "failed", "again", "by hand"}
         assert found["done"] == ResultRow(
-            "done", "done", "", b'{"status":"done","value":{"price":1.5}}', "2026-11-23T10:00:00.000Z", 0.0, LATER
+            "done",
+            "done",
+            known[0],
+            b'{"status":"done","value":{"price":1.5}}',
+            "2026-11-23T10:00:00.000Z",
+            known[1],
+            LATER,
         )
         assert found["failed"].state == "failed"
         assert decode_reply(found["failed"].reply).reason == "timeout"
         assert decode_reply(found["again"].reply).value == b"2"
         assert found["by hand"].first_sent == ""
-        assert [after[:4] for after in contents(path)] == before
+        assert other.get(found) == found, "they had no namespace: any app reads them"
         put(store, "new")
         assert store.expire(2_000_000.0, 10) == 1
-    with closing(SqliteStore(path)) as store:
+    with closing(SqliteStore(path, "shop")) as store:
         assert set(store.get(["done", "failed", "again", "by hand", "new", "expired"])) == {*found, "new"}
 
 
-def test_a_process_that_has_the_file_open_during_the_upgrade_can_still_store(path: Path) -> None:
-    shutil.copy(VERSION_2, path)
-    with closing(sqlite3.connect(path, isolation_level=None)) as earlier, closing(SqliteStore(path)) as store:
-        statement = "INSERT OR REPLACE INTO results (task_id, first_sent, result, expires_at) VALUES (?, ?, ?, ?)"
-        earlier.execute(statement, ("before", "", b"1", LATER))
+def test_a_row_of_an_earlier_version_is_replaced_by_that_of_a_later_message(path: Path) -> None:
+    shutil.copy(VERSION_3, path)
+    with closing(SqliteStore(path, "shop")) as store:
+        later = row("again", b"3", first_sent="2026-11-25T10:00:00.000Z")
+        store.put([later, row("done", b"3", first_sent="2026-11-20T10:00:00.000Z")])
+        assert store.get(["again"]) == {"again": later}
+        assert get(store, "done") != b"3", "that one was sent earlier"
+        store.delete(["done", "again"])
+        assert store.get(["done", "again"]) == {}
+
+
+@pytest.mark.parametrize("earlier", EARLIER)
+def test_a_process_that_has_the_file_open_during_the_upgrade_can_still_store(path: Path, earlier: Path) -> None:
+    shutil.copy(earlier, path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as older, closing(SqliteStore(path, "shop")) as store:
+        names, values = "task_id, first_sent, result, expires_at", ["", b"1", LATER]
+        if earlier == VERSION_3:
+            names, values = f"{names}, state, task, stored_at", [*values, "done", "shop.task", 1.5]
+        statement = f"INSERT OR REPLACE INTO results ({names}) VALUES ({', '.join('?' * (len(values) + 1))})"
+        older.execute(statement, ("before", *values))
         assert get(store, "before") == b"1"
-        earlier.execute(statement, ("after", "", b"1", LATER))
+        older.execute(statement, ("after", *values))
         assert get(store, "after") == b"1"
+        put(store, "new", b"2")
+        read = "SELECT result FROM results WHERE task_id = ? ORDER BY first_sent DESC LIMIT 1"
+        assert older.execute(read, ("new",)).fetchone() == (b"2",)
 
 
 def test_several_processes_upgrade_a_file_at_once(url: str, path: Path) -> None:
@@ -298,7 +323,7 @@ def test_several_processes_upgrade_a_file_at_once(url: str, path: Path) -> None:
     assert [child.wait(60) for child in children] == [0, 0, 0, 0]
     for child in children:
         child.communicate()
-    with closing(SqliteStore(path)) as store:
+    with closing(SqliteStore(path, "shop")) as store:
         assert all(get(store, name) for name in ("done", "0", "1", "2", "3"))
 
 
@@ -306,13 +331,13 @@ def test_a_file_of_a_newer_version_is_refused(sqlite: SqliteStore, path: Path) -
     put(sqlite, "a")
     sqlite.close()
     connection = sqlite3.connect(path)
-    connection.execute("PRAGMA user_version = 4")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(ConfigError, match="version 4"):
+    with pytest.raises(ConfigError, match=f"version {SCHEMA_VERSION + 1}"):
         sqlite.check_writable()
-    with pytest.raises(ConfigError, match="version 4"):
+    with pytest.raises(ConfigError, match=f"version {SCHEMA_VERSION + 1}"):
         get(sqlite, "a")
-    with pytest.raises(ResultStoreError, match="version 4"):
+    with pytest.raises(ResultStoreError, match=f"version {SCHEMA_VERSION + 1}"):
         put(sqlite, "b")
 
 
@@ -322,24 +347,24 @@ def test_the_database_of_another_program_is_refused_and_not_changed(path: Path) 
     connection.close()
     before = path.read_bytes()
     with pytest.raises(ConfigError, match="another program"):
-        SqliteStore(path).check_writable()
+        SqliteStore(path, "shop").check_writable()
     assert path.read_bytes() == before
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"there is no folder {tmp_path}/none"):
-        SqliteStore(tmp_path / "none" / "results.db").check_writable()
+        SqliteStore(tmp_path / "none" / "results.db", "shop").check_writable()
 
 
 def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="it is a folder"):
-        SqliteStore(tmp_path).check_writable()
+        SqliteStore(tmp_path, "shop").check_writable()
 
 
 def test_a_file_that_is_not_a_database_is_refused_and_not_changed(path: Path) -> None:
     path.write_bytes(b"these are my notes " * 100)
     with pytest.raises(ConfigError, match="not a SQLite database"):
-        SqliteStore(path).check_writable()
+        SqliteStore(path, "shop").check_writable()
     assert path.read_bytes() == b"these are my notes " * 100
 
 
@@ -352,7 +377,7 @@ def test_a_damaged_file_is_reported_and_does_not_keep_the_store_from_being_opene
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
     path.write_bytes(data)
-    damaged = SqliteStore(path)
+    damaged = SqliteStore(path, "shop")
     with pytest.raises(ResultStoreError, match="damaged"):
         get(damaged, "7")
     with pytest.raises(ResultStoreError, match="damaged"):
@@ -378,7 +403,7 @@ def test_a_file_locked_by_another_program_is_reported_in_bounded_time_and_works_
 def test_results_stored_at_once_fail_each_for_itself(sqlite: SqliteStore, path: Path) -> None:
     """A result that no file takes (here: no expiry) is refused alone, although it shared its commit with others."""
     other = sqlite3.connect(path, isolation_level=None)
-    good = SqliteStore(path, lock_timeout=10)
+    good = SqliteStore(path, "shop", lock_timeout=10)
     other.execute("BEGIN IMMEDIATE")
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(put, good, "first")
@@ -418,7 +443,7 @@ from tests.unit.results.rows import put
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 try:
-    put(SqliteStore(pathlib.Path({str(path)!r})), "b")
+    put(SqliteStore(pathlib.Path({str(path)!r}), "shop"), "b")
 except AmqpWorkerError as error:
     print(error)
 """
@@ -436,7 +461,7 @@ def test_a_worker_whose_results_this_user_may_not_store_does_not_start() -> None
     # Not in pytest's folder, which another run of pytest closes to other users when it starts.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "results.db")
-        store = SqliteStore(path, lock_timeout=0.05)
+        store = SqliteStore(path, "shop", lock_timeout=0.05)
         store.check_writable()
         put(store, "a")
         store.close()
@@ -461,7 +486,7 @@ except ConfigError as error:
 
 
 def test_a_file_that_another_process_writes_to_counts_as_writable(path: Path) -> None:
-    store = SqliteStore(path, lock_timeout=0.0)
+    store = SqliteStore(path, "shop", lock_timeout=0.0)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         store.check_writable()
@@ -471,7 +496,7 @@ def test_a_file_that_another_process_writes_to_counts_as_writable(path: Path) ->
 def test_a_file_that_is_locked_when_it_is_opened_is_used_once_it_is_free(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        store = SqliteStore(path, lock_timeout=0.0)
+        store = SqliteStore(path, "shop", lock_timeout=0.0)
         store.check_writable()
         with pytest.raises(ResultStoreError, match="locked"):
             put(store, "a")
@@ -487,7 +512,7 @@ from amqpworker.errors import ResultStoreError
 from amqpworker.results.sqlite import SqliteStore
 from tests.unit.results.rows import get, put
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-store = SqliteStore(pathlib.Path({str(path)!r}))
+store = SqliteStore(pathlib.Path({str(path)!r}), "shop")
 store.check_writable()
 try:
     put(store, "a")
@@ -521,7 +546,7 @@ from tests.unit.results.rows import put
 if os.getuid() == 0:
     os.setgid(65534); os.setuid(65534)
 try:
-    SqliteStore(pathlib.Path({str(tmp_path / "private" / "results.db")!r})).check_writable()
+    SqliteStore(pathlib.Path({str(tmp_path / "private" / "results.db")!r}), "shop").check_writable()
 except ConfigError as error:
     print(error)
 """
@@ -557,4 +582,4 @@ def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched
     sqlite._writer.start_anew()
     with pytest.raises(ResultStoreError, match="was forked while its parent had the file open"):
         put(sqlite, "b")
-    assert inherited.execute("SELECT count(*) FROM results").fetchone() == (1,), "it was not closed"
+    assert inherited.execute("SELECT count(*) FROM result_rows").fetchone() == (1,), "it was not closed"

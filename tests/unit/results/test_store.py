@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
+from amqpworker.results.result_writer import ResultWriter
+from amqpworker.results.row import ResultRow
 from amqpworker.results.sqlite import SqliteStore
-from amqpworker.results.store import ENTRY_POINTS, ResultRow, ResultStore, ResultWriter, open_store
+from amqpworker.results.store import ENTRY_POINTS, ResultStore, open_store
 from amqpworker.testing import ResultStoreContract
 from tests.docs import ROOT, blocks
 
@@ -47,8 +49,8 @@ class TestRegisteredStore(ResultStoreContract):
     def _package(self, package: Path) -> None:
         self.url = f"memory://{package}"
 
-    def open_store(self) -> ResultStore:
-        return open_store(self.url)
+    def open_store(self, namespace: str) -> ResultStore:
+        return open_store(self.url, namespace)
 
 
 def test_the_page_shows_how_to_run_the_contract(package: Path) -> None:
@@ -72,16 +74,16 @@ def test_an_unknown_store_is_refused_with_those_that_are_known_and_without_a_pas
     package: Path, url: str, reason: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        open_store(url)
+        open_store(url, "shop")
     assert reason in str(caught.value)
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError):
-        open_store(url)
+        open_store(url, "shop")
 
 
 def test_a_scheme_of_ours_needs_no_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "importlib.metadata", raising=False)
-    assert isinstance(open_store(f"sqlite:///{tmp_path}/results.db"), SqliteStore)
+    assert isinstance(open_store(f"sqlite:///{tmp_path}/results.db", "shop"), SqliteStore)
     assert "importlib.metadata" not in sys.modules
     assert list(tmp_path.iterdir()) == [], "it is opened at its first use"
     assert ENTRY_POINTS == "amqpworker.results"
@@ -112,7 +114,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[SqliteStore]:
-    store = SqliteStore(path, lock_timeout=0.05)
+    store = SqliteStore(path, "shop", lock_timeout=0.05)
     yield store
     store.close()
 
@@ -123,7 +125,7 @@ def write(writer: ResultWriter, task_id: str) -> None:
 
 def rows(path: Path) -> int:
     connection = sqlite3.connect(path)
-    (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM result_rows").fetchone()
     connection.close()
     return int(count)
 
@@ -158,7 +160,7 @@ def test_expired_results_leave_the_store_a_bounded_number_at_a_time(
 
 def test_a_process_that_stores_little_deletes_expired_results_too(path: Path, clock: Clock) -> None:
     for number in range(3):
-        store = SqliteStore(path)
+        store = SqliteStore(path, "shop")
         write(ResultWriter(store, 1, clock), str(number))
         store.close()
         clock.now += 10

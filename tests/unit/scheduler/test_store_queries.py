@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Collection, Mapping
 
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 from amqpworker.scheduler.scheduler_events import StoreAnswered
 from amqpworker.scheduler.store_queries import StoreQueries
 

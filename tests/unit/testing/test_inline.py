@@ -20,11 +20,13 @@ from amqpworker import (
     ConfigError,
     InvalidArguments,
     QueueFull,
+    ResultTimeout,
     Run,
     Settings,
     TaskFailed,
     TimeLimitExceeded,
     current,
+    gather,
 )
 from amqpworker.task import Task
 from amqpworker.testing import Inline, running_inline
@@ -228,6 +230,52 @@ def test_the_result_of_a_failure_is_an_error(app: App, inline: Inline) -> None:
         fail.send().result()
     with pytest.raises(TaskFailed, match="no route"):
         fail.call()
+
+
+def test_waiting_for_a_result_moves_the_clock(app: App, inline: Inline, note: Any) -> None:
+    @app.task(name="flaky", queue="notes", retry=[5, 600])
+    def flaky(attempts: int) -> int:
+        if current().attempt < attempts:
+            raise OSError("no")
+        return current().attempt
+
+    sents = [flaky.send(2), flaky.send(1)]
+    assert sents[0].status().state == "pending"
+    assert gather(sents) == [2, 1]
+    assert flaky.send(2).result() == 2
+    late = flaky.send(3)
+    with pytest.raises(ResultTimeout, match="within 20 s"):
+        late.result(timeout=20)
+    assert late.result(timeout=1000) == 3
+    assert app.result(late.id) == 3
+
+    async def awaits() -> list[int]:
+        return await asyncio.gather(*[(await flaky.asend(number)).aresult() for number in (1, 2)])
+
+    assert asyncio.run(awaits()) == [1, 2]
+
+
+def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:
+    @app.task(name="waits", queue="notes")
+    def waits() -> str:
+        return note.send("for this").result()  # type: ignore[no-any-return]
+
+    @app.task(name="awaits", queue="notes")
+    async def awaits() -> str:
+        sent = await note.asend("for that")
+        return await sent.aresult()  # type: ignore[no-any-return]
+
+    assert waits.call() == "for this"
+    assert awaits.call() == "for that"
+
+
+def test_a_result_expires_by_the_clock_of_the_test(app: App, inline: Inline, note: Any) -> None:
+    sent = note.send("text")
+    inline.advance(timedelta(hours=23))
+    assert sent.result() == "text"
+    inline.advance(timedelta(hours=2))
+    with pytest.raises(ResultTimeout):
+        sent.result()
 
 
 def test_an_app_without_a_store_has_none_inline_either() -> None:

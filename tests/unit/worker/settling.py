@@ -15,7 +15,7 @@ from amqpworker.model.outcome import Dead, Failure, Outcome, Retry
 from amqpworker.policies.hook_functions import Hooks
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings

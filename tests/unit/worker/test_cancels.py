@@ -14,7 +14,7 @@ from amqpworker.model.cancel import HOLDS, Cancel, decode_cancel, encode_cancel,
 from amqpworker.model.headers import ETA, FIRST_SENT, REPLAYED, read_headers, time_text
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Cancelled, Deferred, Requeue
-from amqpworker.results.store import ResultRow
+from amqpworker.results.row import ResultRow
 from amqpworker.worker.cancels import FIRST_PRUNING, Cancels, StoredCancels
 from amqpworker.worker.context import Run
 from tests.unit.worker.settling import Store, registered
