@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from amqpworker.broker.pending_publish import PendingPublish
     from amqpworker.client.calls import Calls
     from amqpworker.model.message import Publication
+    from amqpworker.results.store import ResultStore
     from amqpworker.testing.inline_broker import InlineBroker
     from amqpworker.testing.virtual_clock import VirtualClock
 
@@ -74,12 +75,13 @@ class LoopThread:
 class InlineWorker:
     """Takes the messages that are ready, until there are none."""
 
-    def __init__(self, app: App, broker: InlineBroker, clock: VirtualClock, cancels: Cancels) -> None:
+    def __init__(
+        self, app: App, store: ResultStore | None, broker: InlineBroker, clock: VirtualClock, cancels: Cancels
+    ) -> None:
         self._app = app
         self._broker = broker
         self._clock = clock
         self._loop = LoopThread()
-        store = app.store()
         self._stored_cancels = None if store is None else StoredCancels(store, clock.now, clock.monotonic)
         self._limits = Limits(is_cancelled=cancels.is_cancelled)
         self._parts = Parts(
