@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from amqpworker.testing.result_store_contract import ResultStoreContract
     from amqpworker.testing.sent_messages import SentMessage
     from amqpworker.testing.waiting import wait_until
+    from amqpworker.testing.workers import Workers
 
 __all__ = [
     "Inline",
@@ -46,6 +47,7 @@ __all__ = [
     "NodeStatus",
     "ResultStoreContract",
     "SentMessage",
+    "Workers",
     "running_inline",
     "running_worker",
     "wait_until",
@@ -58,6 +60,7 @@ _HOMES = {
     "NodeStatus": "node",
     "ResultStoreContract": "result_store_contract",
     "SentMessage": "sent_messages",
+    "Workers": "workers",
     "running_inline": "inline",
     "running_worker": "local_worker",
     "wait_until": "waiting",

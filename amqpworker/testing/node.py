@@ -112,6 +112,14 @@ class Node:
         with self._lock():
             self._clear(Record.read(self.folder))
 
+    def tie(self, users: Path) -> None:
+        """Have a running node end with the last process that has locked the file `users`, however these processes end."""
+        record = self._record()
+        env, log = environment(plain_path(self.folder, record), record), self.folder / "log" / "output.log"
+        pids = [pid for pid in (record.pid, record.epmd_pid) if pid]
+        self._untie()
+        self._tie = processes.kill_with_parent(env, log, pids, users)
+
     def kill(self) -> None:
         """Kill the broker as a power cut does (SIGKILL); `start` or `restart` brings it back on the same ports."""
         record = self._record()

@@ -8,9 +8,9 @@ nothing of the user's app, before a test needs it.
 from __future__ import annotations
 
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -68,21 +68,27 @@ def _check(marker: pytest.Mark, item: pytest.Item) -> None:
         raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{MARKER} is for tests with the fixture {MARKER}.")
 
 
+@contextmanager
+def _in_one_line(place: str) -> Iterator[None]:
+    """Fail the test with the text of a ConfigError, without a traceback: the user can fix it outside the tests."""
+    from amqpworker.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        raise pytest.fail.Exception(f"{place}: {error}", pytrace=False) from None
+
+
 @pytest.fixture(scope="session")
 def _amqp_named_app(pytestconfig: pytest.Config) -> NamedApp:
     """Return the app of the tests, which is imported now."""
     target = os.environ.get(VARIABLE) or str(pytestconfig.getini(OPTION)).strip()
     if not target:
         pytest.fail(NO_APP, pytrace=False)
-    from amqpworker.errors import ConfigError
     from amqpworker.worker.app_loader import load_app
 
-    try:
+    with _in_one_line(f"The app of these tests ({OPTION} or {VARIABLE})"):
         return NamedApp(target, load_app(target))
-    except ConfigError as error:
-        reason = str(error)
-    # Not inside `except`: pytest would show that error as well.
-    pytest.fail(f"The app of these tests ({OPTION} or {VARIABLE}): {reason}", pytrace=False)
 
 
 @pytest.fixture
@@ -98,9 +104,8 @@ def amqp_inline(request: pytest.FixtureRequest, _amqp_named_app: NamedApp) -> It
 @pytest.fixture(scope="session")
 def amqp_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node | ExternalBroker]:
     """Return a private RabbitMQ node, or the broker of AMQPWORKER_URL, if AMQPWORKER_MANAGEMENT is where its API is."""
-    from amqpworker.errors import ConfigError
     from amqpworker.testing.external_broker import ExternalBroker
-    from amqpworker.testing.node import Node
+    from amqpworker.testing.shared_node import shared_node
 
     url, management = os.environ.get("AMQPWORKER_URL"), os.environ.get("AMQPWORKER_MANAGEMENT")
     if management and not url:
@@ -108,18 +113,13 @@ def amqp_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node | Exter
     if url and management:
         yield ExternalBroker(url, management)
         return
-    node, reason = Node(tmp_path_factory.mktemp("amqp-node"), tied=True), ""
-    try:
-        node.start()
-    except ConfigError as error:
-        reason = str(error)
-    if reason:
-        pytest.fail(f"amqp_node: {reason}", pytrace=False)
-    try:
+    base = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist have folders of their own, in one folder.
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "amqp-node"
+    with ExitStack() as stack:
+        with _in_one_line("amqp_node"):
+            node = stack.enter_context(shared_node(folder))
         yield node
-    finally:
-        node.discard()
-        shutil.rmtree(node.folder / "data", ignore_errors=True)  # its logs stay, to see what happened
 
 
 @pytest.fixture
@@ -137,7 +137,8 @@ def amqp_app(
     target, app = _amqp_named_app
     vhost = f"pytest-{uuid.uuid4().hex[:12]}"
     results = None if app.results is None else f"sqlite:///{tmp_path_factory.mktemp('amqp-results')}/results.db"
-    amqp_node.create_vhost(vhost)
+    with _in_one_line("amqp_app"):
+        amqp_node.create_vhost(vhost)
     try:
         with moved_app(app, target, amqp_node.url(vhost), results):
             yield app

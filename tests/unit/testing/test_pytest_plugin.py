@@ -144,6 +144,17 @@ def test_a_management_api_without_a_broker_is_an_error(
     done.stdout.fnmatch_lines(["AMQPWORKER_MANAGEMENT is set, and AMQPWORKER_URL is not: set both, or neither."])
 
 
+def test_a_broker_that_cannot_be_reached_is_one_line(folder: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.makeini(INI)
+    folder.makepyfile("def test_it(amqp_worker): ...")
+    monkeypatch.setenv("AMQPWORKER_URL", "amqp://127.0.0.1:1/")
+    monkeypatch.setenv("AMQPWORKER_MANAGEMENT", "http://127.0.0.1:1/")
+    done = folder.runpytest_inprocess(*OPTIONS)
+    done.assert_outcomes(errors=1)
+    done.stdout.fnmatch_lines(["amqp_app: Connection refused by http://127.0.0.1:1*"])
+    assert "Traceback" not in done.stdout.str()
+
+
 def test_pytest_starts_without_the_app_and_with_little_of_ours(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(INI)
     (tmp_path / "shop.py").write_text("raise SystemExit('imported')")
