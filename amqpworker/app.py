@@ -6,7 +6,6 @@ Decides the names of tasks, and refuses a name that is taken. Making an `App` op
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, over
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_modules import imported
+from amqpworker.client.app_parts import AppParts
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
@@ -115,6 +115,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         self._async_made = {}
         self._origins, self._stored_results = {}, {}
         self.users = AppUsers()
+        self._no_broker = ""
 
     def __repr__(self) -> str:
         return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
@@ -319,6 +320,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         from amqpworker.client.pause_writer import PauseWriter
         from amqpworker.client.queue_control import QueueControl
 
+        self._require_broker("queues")
         return QueueControl(self, PauseWriter(self._producer, self.plan, self._addresses, self.settings))
 
     @property
@@ -331,6 +333,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         """The dead letters in the queues of the app: list, replay and drop them."""
         from amqpworker.client.dead import DeadLetters  # seldom needed
 
+        self._require_broker("dead")
         return DeadLetters(self.url, self.settings, self.plan, self._producer)
 
     @property
@@ -338,11 +341,24 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         """The messages that wait until they are due: list, show, cancel and reschedule them."""
         from amqpworker.client.pending import Pending  # seldom needed
 
+        self._require_broker("pending")
         return Pending(self)
+
+    def _require_broker(self, name: str) -> None:
+        if self._no_broker:
+            raise ConfigError(f"app.{name} is about queues of RabbitMQ: {self._no_broker}")
+
+    def exchange_parts(self, parts: AppParts) -> AppParts:
+        """Send and store by other parts from now on, and return the former ones: for tests, while no thread uses the app."""
+        sending = (self.url, self._addresses, self._producer, self._async_made)
+        former = AppParts(*sending, self.results, self._stored_results, self._no_broker)
+        self.url, self._addresses, self._producer, self._async_made = parts[:4]
+        self.results, self._stored_results, self._no_broker = parts[4:]
+        return former
 
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
-        due = None if message.delay is None and message.at is None else due_of(message, time.time())
+        due = None if message.delay is None and message.at is None else due_of(message, self._producer.now())
         return Sent(message.id, message.task, self.origin(message.task), message.first_sent, due)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:

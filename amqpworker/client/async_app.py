@@ -42,8 +42,10 @@ class AsyncApp(SendingApp):
         made = self._async_made.get(None)
         if made is None:
             from amqpworker.client.async_producer import AsyncProducer
+            from amqpworker.client.carriers import Carriers
 
-            made = self._async_made.setdefault(None, AsyncProducer(self._producer, self._addresses))
+            carriers = Carriers(self._producer, self._addresses)
+            made = self._async_made.setdefault(None, AsyncProducer(self._producer, carriers))
         return made
 
     async def __aenter__(self) -> Self:

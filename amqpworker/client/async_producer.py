@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
-from amqpworker.broker.address import Address
 from amqpworker.client.awaiting import AwaitedCall, AwaitedPublish, set_done, wait_until_done
 from amqpworker.client.batch import Batch, Ended, FailedToPublish
 from amqpworker.client.carriers import Carrier, Carriers
@@ -37,9 +36,9 @@ T = TypeVar("T")
 class AsyncProducer:
     """The sending side of an app for coroutines."""
 
-    def __init__(self, producer: Producer, addresses: Sequence[Address]) -> None:
+    def __init__(self, producer: Producer, carriers: Carriers) -> None:
         self._producer = producer
-        self.carriers = Carriers(producer, addresses)
+        self.carriers = carriers
 
     async def send(self, message: Message) -> None:
         """Return once the broker has confirmed the message and not returned it."""

@@ -124,6 +124,10 @@ class Calls:
         self._pending[call.correlation_id] = call
         return call
 
+    def is_pending(self, correlation_id: str) -> bool:
+        """Return whether a call with this correlation id waits for its reply."""
+        return correlation_id in self._pending
+
     def take(self, correlation_id: str) -> PendingCall | None:
         """Take a call out, so that no other thread ends it."""
         return self._pending.pop(correlation_id, None)

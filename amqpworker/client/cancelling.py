@@ -68,7 +68,7 @@ def announce(
         ResultStoreError: they are announced, but the result store cannot be written.
         ConfigError: the stream cannot be declared, or the store cannot be opened.
     """
-    now = time.time()
+    now = app.producer.now()
     at = int(now * 1000) if first_sent is None else max(int(now * 1000), first_sent + 1)
     until = holds_until(due, now)
     cancels = [Cancel(_checked_id(one), at, until, force) for one in ids]

@@ -67,7 +67,8 @@ class Producer:
         self._names, self._undelayed = plan.names, plan.names.tasks
         self.settings = settings
         self._make_publisher = make_publisher
-        self._now = now
+        self.now = now
+        """Returns the time of what is sent, in seconds since the epoch."""
         self.owner: str | None = None
         """The owner of connections in the broker's lists, instead of the program, if the settings name no app."""
         self._generation = PublisherGeneration(None, Calls(), 0)
@@ -142,7 +143,7 @@ class Producer:
         on_done: OnDone | None = None,
     ) -> PendingPublish:
         """Publish a message on a lane without waiting for its confirm; raises InvalidArguments if it cannot be encoded."""
-        publication = publication_of_send(message, self._names, self._now(), self.settings.app_id)
+        publication = publication_of_send(message, self._names, self.now(), self.settings.app_id)
         requirements = self._plan.requirements(message.queue, publication.exchange != self._undelayed)
         return lane.publish(publication, requirements, timeout, on_done, urgent, message.resend)
 
@@ -270,7 +271,7 @@ class Producer:
     ) -> PendingPublish:
         """Publish the request of a call, which ends with its error if it is not confirmed; raises as `publish` does."""
         publication = publication_of_call(
-            message, call.correlation_id, timeout, self._names, self._now(), self.settings.app_id
+            message, call.correlation_id, timeout, self._names, self.now(), self.settings.app_id
         )
         requirements = self._plan.requirements(message.queue, delayed=False)
         pending = make_request(lane, call, publication, requirements, min(timeout, self.settings.send_timeout), on_done)

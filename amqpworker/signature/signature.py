@@ -127,6 +127,14 @@ class Signature:
             self._refuse(error, body)
         return Call((), values) if self._simple else self._arrange(values)
 
+    def arguments(self, body: bytes) -> Mapping[str, Any]:
+        """Return the arguments that are in a message's body, by their keys; raises as `decode` does."""
+        try:
+            values: Mapping[str, Any] = self._arguments.read(body)
+        except Exception as error:  # noqa: BLE001 - validators may raise anything
+            self._refuse(error, body)
+        return values
+
     def encode_result(self, value: Any) -> bytes:
         """Return a returned value as JSON; raises InvalidResult if it does not fit the return hint."""
         try:

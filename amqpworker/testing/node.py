@@ -112,6 +112,14 @@ class Node:
         with self._lock():
             self._clear(Record.read(self.folder))
 
+    def tie(self, users: Path) -> None:
+        """Have a running node end with the last process that has locked the file `users`, however these processes end."""
+        record = self._record()
+        env, log = environment(plain_path(self.folder, record), record), self.folder / "log" / "output.log"
+        pids = [pid for pid in (record.pid, record.epmd_pid) if pid]
+        self._untie()
+        self._tie = processes.kill_with_parent(env, log, pids, users)
+
     def kill(self) -> None:
         """Kill the broker as a power cut does (SIGKILL); `start` or `restart` brings it back on the same ports."""
         record = self._record()
@@ -161,6 +169,10 @@ class Node:
     def create_vhost(self, name: str) -> None:
         """Create a virtual host."""
         Management(self.management_url).request("PUT", "vhosts", name, body={})
+
+    def delete_vhost(self, name: str) -> None:
+        """Delete a virtual host with all that is in it."""
+        Management(self.management_url).request("DELETE", "vhosts", name)
 
     def rabbitmqctl(self, *arguments: str, timeout: float = 30.0) -> str:
         """Run `rabbitmqctl` for this node and return its output; raises ConfigError with its last line if it fails."""

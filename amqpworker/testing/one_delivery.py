@@ -23,16 +23,19 @@ from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan, Requirement
 from amqpworker.settings import Settings
 from amqpworker.worker.context import Run
-from amqpworker.worker.executor import TaskExecutor
-from amqpworker.worker.middleware import Middleware, MiddlewareStack
+from amqpworker.worker.executor import Gate, TaskExecutor
+from amqpworker.worker.middleware import Middleware, MiddlewareStack, RunCoroutine
 from amqpworker.worker.pipeline import Acceptance, Pipeline
 from amqpworker.worker.result_storer import ResultStorer, StoredRow
 from amqpworker.worker.settle import Settler
 
 if TYPE_CHECKING:
     from amqpworker.app import App
+    from amqpworker.broker.publisher import Publisher
     from amqpworker.results.store import ResultStore
     from amqpworker.task import Task
+    from amqpworker.worker.cancels import StoredCancels
+    from amqpworker.worker.limits.limits import Limits
 
 Step = tuple[Any, ...]
 """What the broker would have seen: `("publish", exchange, routing key)`, `("ack", tag, multiple)` or `("nack", tag)`."""
@@ -124,6 +127,23 @@ class _RecordingChannel:
         self._gathered.clear()
 
 
+class Parts(NamedTuple):
+    """
+    What one delivery is run with; the `publisher` is by default one that only records.
+
+    `run_coroutine` runs a coroutine to its end; by default in the event loop of the workbench.
+    """
+
+    store: ResultStore | None = None
+    middleware: Sequence[Middleware] = ()
+    clock: Clock = CLOCK
+    publisher: Publisher | None = None
+    gates: Sequence[Gate] = ()
+    limits: Limits | None = None
+    stored_cancels: StoredCancels | None = None
+    run_coroutine: RunCoroutine | None = None
+
+
 class _StoresAtOnce(ResultStorer):
     """Stores each row in the thread that puts it, and tries again at once."""
 
@@ -137,30 +157,28 @@ class Workbench:
     """A pipeline with everything around it; `steps` is what the broker would have seen, `events` what was emitted."""
 
     def __init__(
-        self,
-        tasks: Mapping[str, Task[Any, Any]],
-        plan: Plan,
-        settings: Settings,
-        store: ResultStore | None = None,
-        middleware: Sequence[Middleware] = (),
-        clock: Clock = CLOCK,
+        self, tasks: Mapping[str, Task[Any, Any]], plan: Plan, settings: Settings, parts: Parts | None = None
     ) -> None:
+        parts = Parts() if parts is None else parts
+        clock, store = parts.clock, parts.store
         self._clock = clock
         self.loop = asyncio.Runner()
+        self._run_coroutine = parts.run_coroutine or self._run_here
         self.steps: list[Step] = []
         self.events: list[Settled] = []
         self.wakes = 0
         lanes: Any = _RecordingLane(self.steps)
         self.publisher: _RecordingLane = lanes
         storer = None if store is None else _StoresAtOnce(store, clock)
-        self.settler = Settler(lanes, storer, plan, settings, self._wake, clock)
+        self.settler = Settler(parts.publisher or lanes, storer, plan, settings, self._wake, clock)
         self.settler.listeners.add(self.events.extend)
-        stack = MiddlewareStack.of(middleware, self._run_coroutine)
-        self.executor = TaskExecutor(tasks, store is not None, middleware=stack, clock=clock)
-        self.pipeline = Pipeline(self.executor, self.settler, self)  # type: ignore[arg-type]
+        stack = MiddlewareStack.of(parts.middleware, self._run_coroutine)
+        self.executor = TaskExecutor(tasks, store is not None, parts.limits, stack, parts.gates, clock)
+        isolation: Any = self
+        self.pipeline = Pipeline(self.executor, self.settler, isolation, parts.stored_cancels)
         self.channel = self.new_channel()
 
-    def _run_coroutine(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+    def _run_here(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         return self.loop.run(coroutine if timeout is None else asyncio.wait_for(coroutine, timeout))
 
     def _wake(self) -> None:
@@ -190,13 +208,13 @@ class Workbench:
         """Take a delivery from its claim until it is settled, in this thread."""
         slots = Recorder(1).slots
         if self.executor.is_coroutine(delivery):
-            self._run_coroutine(self.pipeline.execute_async(delivery, slots, Acceptance(), self.pipeline.settle))
+            self._run_coroutine(self.pipeline.execute_async(delivery, slots, Acceptance(), self.pipeline.settle), None)
         else:
             self.pipeline.execute(delivery, slots[0], Acceptance())
 
     def run(self, run: Run) -> Outcome:
         """Run an isolated task in this process."""
-        return self.executor.run(run, self._run_coroutine)
+        return self.executor.run(run, lambda coroutine: self._run_coroutine(coroutine, None))
 
     def flush(self) -> list[Step]:
         """Let the I/O thread settle; return the steps so far, which are forgotten."""
@@ -225,7 +243,7 @@ def run_one(app: App, message: Message, clock: Clock = CLOCK) -> Taken:
 
     The app's middleware and result store are used, its lifespan is not. Whatever would be published counts as confirmed.
     """
-    bench = Workbench(app.tasks, app.plan, app.settings, app.store(), app.middleware, clock)
+    bench = Workbench(app.tasks, app.plan, app.settings, Parts(app.store(), app.middleware, clock))
     bench.channel = bench.new_channel(message.queue)
     delivery = bench.deliver(envelope.publication_of_send(message, app.plan.names, clock.now(), app.settings.app_id))
     with bench.loop:

@@ -26,6 +26,8 @@ _KERNEL_OR_EXITING = 0x00200000 | 0x00000004
 
 _KILL_WITH_PARENT = f"""
 read -r _
+[ -z "$1" ] || flock --nonblock --exclusive "$1" true || exit 0
+shift
 for pid in "$@"; do grep -qzsx "{MARK}=${MARK}" "/proc/$pid/environ" && kill -9 "$pid"; done
 """
 
@@ -52,17 +54,16 @@ def spawn(command: list[str], environment: Mapping[str, str], log: Path, stdin: 
         raise ConfigError(f"{command[0]} cannot be started: {error.strerror}.") from error
 
 
-def kill_with_parent(environment: Mapping[str, str], log: Path, pids: Iterable[int]) -> int:
+def kill_with_parent(environment: Mapping[str, str], log: Path, pids: Iterable[int], users: Path | None = None) -> int:
     """
-    Have `pids` killed when this process ends, however it ends.
+    Have `pids` killed when this process ends, however it ends; but not while another process has locked the file `users`.
 
     Returns a file descriptor; they are killed when it is closed.
     """
     read_end, write_end = os.pipe()
     try:
-        spawn(
-            ["/bin/sh", "-c", _KILL_WITH_PARENT, "kill_with_parent", *map(str, pids)], environment, log, stdin=read_end
-        )
+        arguments = ["kill_with_parent", "" if users is None else str(users), *map(str, pids)]
+        spawn(["/bin/sh", "-c", _KILL_WITH_PARENT, *arguments], environment, log, stdin=read_end)
     except BaseException:
         os.close(write_end)
         raise

@@ -162,6 +162,15 @@ class HookThreads(Service):
         for _ in self._callers:
             self._jobs.put(None)
 
+    def call_waiting(self) -> None:
+        """Call the hooks that wait, in this thread: for a process without their threads."""
+        with suppress(Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                rest: Job | None = job
+                while rest is not None:
+                    self._call(rest)
+                    rest = self._rest_of(rest)
+
     def _start_caller(self) -> None:
         caller = _Caller(self._work)
         start_thread(caller.thread)

@@ -145,6 +145,7 @@ class Limits:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def call(self, run: Run, function: Callable[[], Any], soft: float, hard: float) -> Any:
         """
@@ -228,6 +229,11 @@ class Limits:
         """Return how many runs have reached their hard limit and not ended."""
         return sum(id(deadline) in self._runs for deadline in list(self.overdue))
 
+    def stop(self) -> None:
+        """End the thread that watches: for a program that continues without a worker."""
+        self._stopped = True
+        self._wake.set()
+
     def _deadline(self, run: Run, soft: float, hard: float) -> RunDeadline:
         now = time.monotonic()
         report_at = now + (soft if soft < hard else hard) + self.pace.report_after
@@ -273,7 +279,7 @@ class Limits:
     # ---- the watcher's thread ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while True:
+        while not self._stopped:
             # A run that is added meanwhile wakes this thread: it may be too late for this check.
             self._next = math.inf
             due = self._check(time.monotonic())

@@ -20,7 +20,7 @@ from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
 from amqpworker.signature.signature import Signature
-from amqpworker.testing.one_delivery import Step, Workbench
+from amqpworker.testing.one_delivery import Parts, Step, Workbench
 from amqpworker.worker.context import Run
 
 NAMES = Names("amqpworker")
@@ -139,7 +139,7 @@ class Bench(Workbench):
         self.store = Store()
         store = self.store if stores else None
         plan = Plan(NAMES.namespace, declare=True)
-        super().__init__(tasks or {}, plan, Settings(**settings), store, clock=clock)
+        super().__init__(tasks or {}, plan, Settings(**settings), Parts(store, clock=clock))
         self.store.steps = self.steps
         self.publisher.confirms_at_once = False
         self.settle = self.pipeline.settle

@@ -1,0 +1,44 @@
+"""The log lines of a pool become log records of the test; what an external broker is, by its two URLs."""
+
+from __future__ import annotations
+
+import logging
+
+from amqpworker.testing.external_broker import ExternalBroker
+from amqpworker.testing.moved_app import Place
+from amqpworker.testing.worker_pool import fields_of, record_of
+
+
+def test_a_line_of_json_is_a_record_of_its_level_with_its_fields() -> None:
+    fields = fields_of(
+        '{"timestamp": "…", "level": "warning", "event": "late", "logger": "shop", "task": "a", "attempt": 2}'
+    )
+    record = record_of(fields, "shop")
+    assert (record.name, record.levelno, record.getMessage()) == ("shop", logging.WARNING, "late task='a' attempt=2")
+
+
+def test_a_traceback_follows_its_line() -> None:
+    record = record_of({"event": "failed: 100 %s", "level": "error", "exception": "Traceback …\nOSError: no"}, "shop")
+    assert record.getMessage() == "failed: 100 %s\nTraceback …\nOSError: no"
+
+
+def test_what_is_not_json_is_a_line_all_the_same() -> None:
+    for line in ("printed by a task\n", "[1, 2]\n", '{"no": "event"}\n', "\n"):
+        fields = fields_of(line)
+        record = record_of(fields, "amqpworker")
+        assert (record.getMessage(), record.levelno) == (line.rstrip(), logging.INFO)
+
+
+def test_an_external_broker_has_the_login_of_its_urls() -> None:
+    broker = ExternalBroker("amqp://shop:p%40ss@rabbit:5673/prod?heartbeat=5,amqp://other", "http://rabbit:15672")
+    assert broker.url("a/b") == "amqp://shop:p%40ss@rabbit:5673/a%2Fb?heartbeat=5"
+    assert (broker.user, broker.management_url) == ("shop", "http://rabbit:15672")
+    assert broker.management.user == "shop"
+    broker = ExternalBroker("amqp://rabbit", "http://admin:secret@rabbit:15672/")
+    assert (broker.user, broker.management.user) == ("guest", "admin")
+    assert broker.management_url == "http://rabbit:15672/"
+
+
+def test_a_place_is_carried_in_a_variable() -> None:
+    place = Place("shop:app", "amqp://h/v", None, ("/a", "/b"))
+    assert Place.load(place.dump()) == place
