@@ -140,6 +140,7 @@ def send(
     sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
+        found.note_sent(sent)
     if as_json:
         write_json({"id": sent.id, "task": sent.task})
     else:

@@ -41,12 +41,13 @@ class Origin(Generic[R]):
     """
     Where the messages of a task were sent: by an `app`, whose `results` are those of its store, and which `decode` reads.
 
-    `results` raises ConfigError if none are stored.
+    `results` raises ConfigError if none are stored. `on_sent` is called with each message that was sent, unless it is None.
     """
 
     results: Callable[[], StoredResults]
     decode: Callable[[bytes], R]
     app: OriginApp | None = None
+    on_sent: Callable[[Message[Any]], None] | None = None
 
 
 class Sent(Generic[R]):

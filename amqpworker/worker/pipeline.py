@@ -84,6 +84,8 @@ class Pipeline:
                     outcome = refused
                 else:
                     slot.mark_running(key_of(delivery), run)
+                    if run.registered.track:
+                        self._settler.note_running(run)
                     call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
                     outcome = call(run)
             else:
@@ -117,6 +119,8 @@ class Pipeline:
                     outcome = refused
                 else:
                     slot.mark_running(key_of(delivery), run)
+                    if run.registered.track:
+                        self._settler.note_running(run)
                     outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted

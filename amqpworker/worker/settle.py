@@ -106,6 +106,10 @@ class Settler:
         except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
             self._settle_instead(settled, error)
 
+    def note_running(self, run: Run, progress: bytes = b"") -> None:
+        """Store soon that a task runs, with the JSON of its progress; nothing waits for that."""
+        self._storing.note_running(run, progress)
+
     def _settle_instead(self, settled: Settled, error: BaseException) -> None:
         """Settle a delivery whose outcome could not be settled, by another outcome."""
         following = outcomes.from_settle_error(settled.delivery, settled.outcome, error)
