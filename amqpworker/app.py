@@ -218,11 +218,8 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
         older message, as JSON has them, and returns the arguments of this version (docs/deploys.md). `throws` names exceptions
         that are expected: they and their subclasses are not retried, and their dead letter is logged at info.
-
-        With `track` the result store also has that a message was sent, and that its task runs, so that `status()` shows it; a
-        store that is down delays neither. With `dedupe`, which needs a store, a message does not run if the store has a result
-        of its id, unless it was replayed by hand (docs/guarantees.md). Results are kept for `result_ttl` seconds, else as long
-        as the setting has it.
+        With `track`, `status()` also shows that a message was sent, and that its task runs. With `dedupe`, which needs a result
+        store, a message whose id is done there does not run (docs/guarantees.md). Results are kept for `result_ttl` seconds.
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
@@ -242,7 +239,9 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
             raise unknown_option(self.task, foreign, TASK_OPTIONS)
         limit, checked_version = time_limit_of(time_limit, hard_limit), check_version(version, upgrade)
         results = result_options(result, track, dedupe, result_ttl)
-        options = TaskOptions(policy(retry), results, limit, isolated, checked_version, upgrade, expected_errors(throws))
+        options = TaskOptions(
+            policy(retry), results, limit, isolated, checked_version, upgrade, expected_errors(throws)
+        )
         names = (name, *names_of("aliases", aliases))
         register = partial(self._register, names, queue, names_of("inject", inject), options)
         return register if function is None else register(function)

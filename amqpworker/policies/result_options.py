@@ -42,5 +42,7 @@ def _checked_ttl(ttl: float | timedelta) -> float:
     except InvalidArguments as error:
         raise ConfigError(str(error)) from None
     if seconds <= 0:
-        raise ConfigError(f"result_ttl={ttl!r:.60}: results are kept for more than 0 seconds; result=False stores none.")
+        raise ConfigError(
+            f"result_ttl={ttl!r:.60}: results are kept for more than 0 seconds; result=False stores none."
+        )
     return seconds

@@ -92,7 +92,17 @@ class Storing:
         expires = now + self._ttl_of(run)
         self.storer.note(
             ResultRow(
-                run.id, "running", run.task, b"", first_sent, now, expires, run.attempt, self._worker, run.started, progress
+                run.id,
+                "running",
+                run.task,
+                b"",
+                first_sent,
+                now,
+                expires,
+                run.attempt,
+                self._worker,
+                run.started,
+                progress,
             )
         )
 

@@ -35,7 +35,8 @@ async def coroutine() -> int:
 def test_a_row_that_the_task_runs_comes_before_its_result(function: Any) -> None:
     bench = Bench(tasks={"example": registered(function, track=True)})
     rows = put_rows(bench)
-    bench.take(bench.delivery(headers={"aw-attempt": 3}))
+    with bench.loop:
+        bench.take(bench.delivery(headers={"aw-attempt": 3}))
     assert [(row.state, row.attempt, bool(row.worker)) for row in rows] == [("running", 3, True), ("done", 3, True)]
     assert rows[0].started_at == rows[1].started_at > 0
 
