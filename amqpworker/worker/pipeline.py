@@ -19,6 +19,7 @@ from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
 from amqpworker.worker.limits.limits import RunAbandoned
+from amqpworker.worker.progress_reports import ProgressReports
 
 if TYPE_CHECKING:
     from amqpworker.worker.executor import TaskExecutor
@@ -68,6 +69,8 @@ class Pipeline:
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
+        if settler.storer is not None:
+            executor.on_progress = ProgressReports(settler.note_running).report
 
     def execute(self, delivery: Delivery, slot: RunSlot, acceptance: Acceptance, isolated: bool = False) -> None:
         """Run a delivery and settle it: in an isolated process if it or its task is `isolated`, else in this thread."""

@@ -123,9 +123,12 @@ class Storing:
     def _row_of(self, settled: Settled, state: str, reply: bytes) -> ResultRow:
         run, now = settled.run, self._now()
         started = (run.attempt, self._worker, run.started) if run is not None else (0, "", 0.0)
+        progress = b"" if run is None or run.reported is None else run.reported.progress
         first_sent = first_sent_text(settled.delivery.properties.headers)
         expires = now + self._ttl_of(run)
-        return ResultRow(settled.id or "", state, settled.task or "", reply, first_sent, now, expires, *started)
+        return ResultRow(
+            settled.id or "", state, settled.task or "", reply, first_sent, now, expires, *started, progress=progress
+        )
 
 
 def _with_reply(then: Then, reply: bytes, settled: Settled, _: bytes) -> None:

@@ -16,6 +16,7 @@ from amqpworker.policies.hook_functions import Hooks
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.row import ResultRow
+from amqpworker.results.store import Subscription
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
@@ -63,6 +64,9 @@ class Store:
         expired = [one for one, row in self.rows.items() if row.expires_at <= now][:most]
         self.delete(expired)
         return len(expired)
+
+    def subscribe(self) -> Subscription:
+        raise NotImplementedError
 
     def check_writable(self) -> str | None:
         """It always is."""

@@ -46,7 +46,7 @@ def bench_of(runs: Runs, row: ResultRow | None, dedupe: bool = True) -> Bench:
     bench = Bench(tasks={"example": registered(runs.function, dedupe=dedupe)})
     if row is not None:
         bench.store.rows[row.id] = row
-    bench.pipeline._stored_checks = StoredChecks(bench.store)  # type: ignore[arg-type]
+    bench.pipeline._stored_checks = StoredChecks(bench.store)
     return bench
 
 
@@ -113,7 +113,7 @@ def test_it_waits_while_the_store_cannot_be_read(runs: Runs) -> None:
         raise ResultStoreError("away")
 
     bench = bench_of(runs, None)
-    bench.store.get = fail  # type: ignore[method-assign]
+    bench.store.get = fail  # type: ignore[method-assign, assignment]
     with bench.loop:
         bench.take(bench.delivery())
     assert runs.count == 0

@@ -72,7 +72,7 @@ def test_a_store_that_fails_keeps_no_task_from_running_and_does_not_count_as_dow
 
 
 def test_no_more_rows_gather_than_the_bound(caplog: pytest.LogCaptureFixture) -> None:
-    storer = ResultStorer(Store())  # type: ignore[arg-type]
+    storer = ResultStorer(Store())
     row = ResultRow("a", "running", "example", b"", "", 1.0, 4e9)
     for _ in range(MOST_NOTES + 5):
         storer.note(row)
