@@ -146,7 +146,8 @@ def send(
     sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
-        found.note_sent(sent)
+        if (on_sent := found.origin(sent.task).on_sent) is not None:
+            on_sent(sent)
     if as_json:
         write_json({"id": sent.id, "task": sent.task})
     else:

@@ -111,24 +111,21 @@ class ResultsApp:
             results = self.stored_results if task is None or task.stores_result else never_stored
             known = task or self.remotes.get(name)
             on_sent = self._note_sent if task is not None and task.track else None
-            origin = Origin(results, json.loads if known is None else known.signature.decode_result, self, on_sent)
+            decode = json.loads if known is None else known.signature.decode_result
+            origin = Origin(results, decode, self, on_sent, task is not None and task.dedupe)
             if known is not None:
                 self._origins[name] = origin
         return origin
 
-    def note_sent(self, message: Message[Any]) -> None:
-        """Store soon that a message was sent, if its task is tracked."""
-        on_sent = self.origin(message.task).on_sent
-        if on_sent is not None:
-            on_sent(message)
-
     def _note_sent(self, message: Message[Any]) -> None:
+        """Store soon that a message of a tracked task was sent."""
         if self.results is None:
             return
         now, task = self.producer.now(), self.tasks[message.task]
         due = due_of(message, now)
         kept = self.settings.result_ttl if task.result_ttl is None else task.result_ttl
-        first_sent = "" if message.first_sent is None else time_text(message.first_sent)
+        # A task that dedupes needs the result of an earlier message: a row without this time never takes its place.
+        first_sent = "" if message.first_sent is None or task.dedupe else time_text(message.first_sent)
         row = ResultRow(message.id, "sent", message.task, b"", first_sent, now, max(now, due) + kept)
         self.stored_results().sent_rows.put(row)
 

@@ -1,7 +1,7 @@
 """
 Store that messages were sent, for tasks with `track=True`: in one thread, with each commit all that has gathered.
 
-Decides what is dropped: a row that cannot be stored is logged and forgotten, since the message itself is confirmed. Whoever sends
+Decides what is dropped: a row that cannot be stored is logged and forgotten, since the message itself is confirmed. The sender
 does not wait for the store. No lock is taken: a signal handler or a finalizer may send in the middle of another sending.
 """
 

@@ -100,6 +100,6 @@ def _is_delayed(run: Run) -> bool:
 
 
 def _may_be_done(run: Run) -> bool:
-    """Return whether a row about the id of a run can count: whoever replays a message wants it to run."""
+    """Return whether a row about the id of a run can count: a message that was replayed is to run."""
     properties = run.delivery.properties
     return bool(properties.message_id) and REPLAYED not in (properties.headers or ())

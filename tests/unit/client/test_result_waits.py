@@ -23,6 +23,7 @@ from amqpworker.client import result_waits
 from amqpworker.client.result_waits import ResultWaits, WantedResult
 from amqpworker.client.sent import Origin
 from amqpworker.client.stored_results import StoredResults
+from amqpworker.model.headers import time_text
 from amqpworker.model.outcome import Failure
 from amqpworker.model.progress import Progress, encode_progress
 from amqpworker.model.reply import encode_done, encode_failed
@@ -378,3 +379,11 @@ def test_a_sent_message_that_was_pickled_finds_its_app_by_the_place_of_its_task(
         lost.result()
     with pytest.raises(ConfigError, match=r"app\.pending\.cancel\('a'\)"):
         pickle.loads(pickle.dumps(sent)).cancel()
+
+
+def test_the_result_of_a_task_that_dedupes_may_be_that_of_another_message_which_is_done() -> None:
+    done = ResultRow("a", "done", "shop.add", b"1", time_text(1000), 1.0, 4e9)
+    assert WantedResult("a", 2000, or_done=True).is_of(done, 5.0)
+    assert not WantedResult("a", 2000).is_of(done, 5.0)
+    assert not WantedResult("a", 2000, or_done=True).is_of(done._replace(state="failed"), 5.0)
+    assert not WantedResult("a", 2000, or_done=True).is_of(done, 5e9)

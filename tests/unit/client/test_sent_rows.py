@@ -19,7 +19,7 @@ def row(task_id: str) -> ResultRow:
 
 
 class SlowStore(Store):
-    """Waits in `put` until it may go on, and counts the calls."""
+    """Waits in `put` until it may continue, and counts the calls."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def test_at_most_two_a_second_are_passed_on_and_flushing_passes_on_the_last() ->
 @pytest.mark.parametrize(
     "given", [("1", None, ""), (math.nan, None, ""), (1, math.inf, ""), (10**400, None, ""), (None, 2, ""), (1, 2, 3)]
 )
-def test_what_is_no_progress_is_refused(given: Any) -> None:
+def test_other_values_are_refused(given: Any) -> None:
     with pytest.raises(InvalidArguments, match=r"progress\("):
         progress_of(*given)
 
