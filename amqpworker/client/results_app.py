@@ -127,7 +127,7 @@ class ResultsApp:
         # A task that dedupes needs the result of an earlier message: a row without this time never takes its place.
         first_sent = "" if message.first_sent is None or task.dedupe else time_text(message.first_sent)
         row = ResultRow(message.id, "sent", message.task, b"", first_sent, now, max(now, due) + kept)
-        self.stored_results().sent_rows.put(row)
+        self.stored_results().note_sent(row)
 
     def place_of(self, name: str) -> tuple[str, str] | None:
         """Return the module and name under which another process finds a task of this app; None if there is none."""

@@ -33,8 +33,7 @@ class StoredResults:
     def __init__(self, store: ResultStore) -> None:
         self.store = store
         self._waits = ResultWaits(store)
-        self.sent_rows = SentRows(store)
-        """Stores that messages were sent, of tasks that are tracked."""
+        self._sent_rows = SentRows(store)
 
     def row(self, wanted: WantedResult) -> ResultRow | None:
         """Return the row about a message, None if there is none; raises what `ResultStore.get` raises."""
@@ -104,6 +103,10 @@ class StoredResults:
             progress=decode_progress(row.progress) if row.progress else None,
         )
 
+    def note_sent(self, row: ResultRow) -> None:
+        """Store soon, in another thread, that a message was sent; it never raises."""
+        self._sent_rows.put(row)
+
     def close(self, timeout: float = 0.0) -> None:
         """
         Close what the waits use, then the store. Both can still be used: they connect again.
@@ -111,7 +114,7 @@ class StoredResults:
         Rows about sent messages are waited for up to `timeout` seconds.
         """
         self._waits.close()
-        self.sent_rows.close(timeout)
+        self._sent_rows.close(timeout)
         self.store.close()
 
 

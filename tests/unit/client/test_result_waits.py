@@ -373,7 +373,7 @@ def test_a_sent_message_that_was_pickled_finds_its_app_by_the_place_of_its_task(
     assert b"sqlite" not in pickled, "no URL, which may have a password"
     assert pickle.loads(pickled).result() == (1, "x")
     assert copy.copy(sent) is copy.deepcopy(sent) is sent
-    del sys.modules["shopmodule"].add  # type: ignore[attr-defined]
+    del sys.modules["shopmodule"].add
     lost = pickle.loads(pickled)
     with pytest.raises(ConfigError, match=r"not at the top level of a module .* app\.result\(id\)"):
         lost.result()
