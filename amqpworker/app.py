@@ -330,7 +330,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
             return None
         store = self._stores.get(url)
         if store is None:
-            store = self._stores.setdefault(url, open_store(url, self.plan.names.namespace))
+            store = self._stores.setdefault(url, open_store(url, self.plan.names.namespace, self.settings.declare))
         return store
 
     def _sent(self, message: Message[R]) -> Sent[R]:
