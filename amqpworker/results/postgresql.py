@@ -8,6 +8,7 @@ Threads that store at the same time share a transaction: the one that has the co
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -65,8 +66,8 @@ class PostgresStore:
         ConfigError: the URL is malformed.
     """
 
-    def __init__(self, url: str, namespace: str, declare: bool = True) -> None:
-        self._server = Server(url, namespace)
+    def __init__(self, url: str, namespace: str, declare: bool = True, answer_timeout: float = ANSWER_TIMEOUT) -> None:
+        self._server = Server(url, namespace, answer_timeout)
         self._namespace = namespace
         self._waiting: deque[_Batch] = deque()
         # a reader has a connection of its own, so that it never waits for a commit
@@ -153,7 +154,7 @@ class PostgresStore:
         link: PostgresLink,
         verb: str,
         work: Callable[[Connection], _Result],
-        answer_timeout: float = ANSWER_TIMEOUT,
+        answer_timeout: float = math.inf,
     ) -> _Result:
         """Use a link; raises ResultStoreError, and ConfigError if the error does not pass by itself."""
         try:

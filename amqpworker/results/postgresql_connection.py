@@ -7,6 +7,7 @@ never writes to the socket of its parent, not even to close it.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -102,8 +103,9 @@ class _ArrayDumper(Dumper):
 class Server:
     """Where results are, and how to connect to it."""
 
-    def __init__(self, url: str, namespace: str) -> None:
+    def __init__(self, url: str, namespace: str, answer_timeout: float = ANSWER_TIMEOUT) -> None:
         self.place = redact_url(url)
+        self.answer_timeout = answer_timeout
         self._conninfo = _conninfo(url, namespace)
 
     def connect(self) -> Connection:
@@ -115,6 +117,7 @@ class Server:
             if is_permanent(error):
                 raise ConfigError(f"Results cannot be stored in {self.place}: {reason(error)}.") from error
             raise
+        made.answer_timeout = self.answer_timeout
         made.adapters.register_dumper(ArrayBytes, _ArrayDumper)
         # else psycopg would keep each of them: a pooler may pass on notifications for other clients
         made.add_notify_handler(lambda _: None)
@@ -164,7 +167,7 @@ class PostgresLink:
             finally:
                 self._in_use = False
 
-    def run(self, work: Callable[[Connection], _Result], answer_timeout: float = ANSWER_TIMEOUT) -> _Result:
+    def run(self, work: Callable[[Connection], _Result], answer_timeout: float = math.inf) -> _Result:
         """
         Return what `work` returns for the connection; the caller has the turn.
 
@@ -175,7 +178,7 @@ class PostgresLink:
         while True:
             try:
                 connection = self._opened()
-                connection.answer_timeout = answer_timeout
+                connection.answer_timeout = min(answer_timeout, self._server.answer_timeout)
                 return work(connection)
             except BaseException as error:
                 self._check_usable(error)
@@ -187,7 +190,7 @@ class PostgresLink:
                 else:
                     raise
 
-    def use(self, work: Callable[[Connection], _Result], answer_timeout: float = ANSWER_TIMEOUT) -> _Result:
+    def use(self, work: Callable[[Connection], _Result], answer_timeout: float = math.inf) -> _Result:
         """Wait for a turn, and run."""
         with self.turn():
             return self.run(work, answer_timeout)
@@ -198,7 +201,7 @@ class PostgresLink:
             self._drop()
 
     def start_anew(self) -> None:
-        """Start without a connection in a forked child, and without a word to the server, which belongs to the parent."""
+        """Start without a connection in a forked child; that of the parent stays as it is."""
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._in_use = False
