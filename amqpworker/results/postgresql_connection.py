@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import select
 import threading
 import time
@@ -134,7 +135,7 @@ def _conninfo(url: str, namespace: str) -> str:
     except psycopg.ProgrammingError:
         # not `from`: its text may have a part of the password
         given = None
-    if given is None:
+    if given is None or not re.fullmatch(r"[0-9,]*", str(given.get("port", ""))):
         raise ConfigError(f"results={shown!r} is not a URL as postgresql://user:password@host:5432/database is.")
     name = f"amqpworker {namespace.encode('ascii', 'replace').decode()}"[:63]
     return make_conninfo("", **{**_DEFAULTS, "application_name": name, **given})
@@ -152,6 +153,11 @@ class PostgresLink:
         self._in_use = False
         self._connection: Connection | None = None
         LINKS.add(self)
+
+    @property
+    def place(self) -> str:
+        """The URL without its password."""
+        return self._server.place
 
     @contextmanager
     def turn(self) -> Iterator[None]:

@@ -26,14 +26,14 @@ NEVER_STORABLE = (psycopg.DataError, errors.ProgramLimitExceeded)
 """If a row is stored alone: the database can never hold it."""
 
 _REFUSED = (
-    "password authentication failed",
+    "authentication failed",
     "no password supplied",
     "no pg_hba.conf entry",
     "does not exist",
     "permission denied for database",
     "is not permitted to log in",
+    "does not support SSL",
     "invalid connection option",
-    "authentication failed",
 )
 
 
@@ -44,8 +44,7 @@ class NoAnswer(psycopg.OperationalError):
 def is_permanent(error: psycopg.Error) -> bool:
     """Return whether an error does not pass by itself: the user, the database, permissions or the schema must change."""
     if error.sqlstate is None:
-        text = str(error)
-        return not isinstance(error, NoAnswer) and "FATAL" in text and any(known in text for known in _REFUSED)
+        return any(known in str(error) for known in _REFUSED)
     return error.sqlstate[:2] in {"28", "3D", "3F", "42"}
 
 

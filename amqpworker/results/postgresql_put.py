@@ -46,10 +46,10 @@ def put_rows(link: PostgresLink, namespace: str, rows: Sequence[ResultRow]) -> d
                 # not of the row, perhaps: a listener that does not read has filled the queue of notifications
                 waiting.appendleft((part, False))
             else:
-                errors[part[0].id] = _not_stored(part[0].id, error)
+                errors[part[0].id] = _not_stored(part[0].id, link.place, error)
         except (psycopg.Error, ConfigError, OSError) as error:
             for failed, _ in ((part, notify), *waiting):
-                errors.update((row.id, _not_stored(row.id, error)) for row in failed)
+                errors.update((row.id, _not_stored(row.id, link.place, error)) for row in failed)
             break
     return errors
 
@@ -83,11 +83,11 @@ def _too_large(row: ResultRow) -> ResultStoreError:
     )
 
 
-def _not_stored(task_id: str, error: Exception) -> ResultStoreError:
+def _not_stored(task_id: str, place: str, error: Exception) -> ResultStoreError:
     if isinstance(error, ConfigError):
         text = str(error)
     else:
-        text = f"The result of task {task_id} was not stored: PostgreSQL: {reason(error)}."
+        text = f"The result of task {task_id} was not stored in {place}: {reason(error)}."
     useless = isinstance(error, (*NEVER_STORABLE, StructError, OverflowError))
     failure = (ResultNotStorable if useless else ResultStoreError)(text)
     failure.__cause__ = error
