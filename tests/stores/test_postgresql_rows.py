@@ -39,7 +39,7 @@ def test_texts_are_stored_whatever_the_encoding_of_the_database(postgres: Postgr
     postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def test_long_ids_are_told_apart_by_their_ends(store: PostgresStore) -> None:
+def test_long_ids_differ_by_their_ends(store: PostgresStore) -> None:
     """An entry of an index has 2,704 bytes at most, after compression."""
     chosen = random.Random(5)
     noise = "".join(chosen.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=20_000))
