@@ -59,21 +59,22 @@ class PostgresSubscription:
         if self._pid != os.getpid():
             self._start_anew()
         try:
-            if self._connection is None and not self._is_deaf:
-                self._listen()
-                return None
-            if self._connection is None:
+            if self._connection is not None:
+                with suppress(psycopg.Error):
+                    return self._hints(self._connection, timeout)
+                # it was lost: perhaps the server was restarted
+                self._drop()
+            elif self._is_deaf:
                 self._waker.wait(timeout)
                 return ()
-            return self._hints(self._connection, timeout)
-        except (psycopg.Error, OSError) as error:
+            self._listen()
+        except BaseException as error:
             self._drop()
-            raise ResultStoreError(
-                f"Changes of results cannot be read from {self._server.place}: {reason(error)}."
-            ) from error
-        except BaseException:
-            self._drop()
-            raise
+            if not isinstance(error, psycopg.Error | OSError):
+                raise
+            text = f"Changes of results cannot be read from {self._server.place}: {reason(error)}."
+            raise ResultStoreError(text) from error
+        return None
 
     def wake(self) -> None:
         """End the present `wait`, or the next one."""
