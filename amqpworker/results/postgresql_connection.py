@@ -71,7 +71,8 @@ class Connection(psycopg.Connection[Any]):
         """Wait for the server, as psycopg's own connection does; raises NoAnswer."""
         if self._pid != os.getpid():
             raise psycopg.OperationalError("the connection was opened by the parent of this process")
-        return super().wait(_within(gen, self.answer_timeout), min(interval, LOOK_EVERY), timeout)
+        seconds = self.answer_timeout if timeout is None else min(timeout, self.answer_timeout)
+        return super().wait(_within(gen, seconds), min(interval, LOOK_EVERY))
 
 
 def _within(generator: PQGen[RV], seconds: float) -> PQGen[RV]:

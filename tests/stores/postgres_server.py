@@ -56,7 +56,7 @@ class PostgresServer:
         subprocess.run(
             unprivileged("KILL", *init, "--locale=C.UTF-8"), check=True, capture_output=True, cwd=self.folder
         )
-        # as md5 is for one user, wrong passwords can be tested
+        # one user needs a password, so that wrong ones can be tested
         (self._data / "pg_hba.conf").write_text(
             "host all locked 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
         )
@@ -177,7 +177,7 @@ def pgbouncer(postgres: PostgresServer) -> Iterator[int]:
     (folder / "ini").write_text(
         f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
         f"unix_socket_dir =\nauth_type = trust\nauth_file = {folder}/users\npool_mode = transaction\n"
-        f"default_pool_size = {POOL_SIZE}\nserver_round_robin = 1\n"
+        f"default_pool_size = {POOL_SIZE}\nserver_round_robin = 1\nserver_login_retry = 1\n"
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
