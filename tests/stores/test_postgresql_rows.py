@@ -150,3 +150,27 @@ def test_a_deadlock_with_another_program_is_not_an_error(
     storing.join(30)
     assert errors == {}
     assert (get(store, "a"), get(store, "b")) == (b"2", b"2")
+
+
+LIMIT_ONCE = """
+CREATE SEQUENCE tries;
+CREATE FUNCTION limited() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('tries') <= 1 THEN RAISE 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000'; END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER limited BEFORE INSERT ON amqpworker_results FOR EACH ROW EXECUTE FUNCTION limited();
+"""
+
+
+def test_a_row_is_stored_without_a_notification_if_there_is_no_room_for_one(
+    store: PostgresStore, postgres: PostgresServer, database: str
+) -> None:
+    """A listener that never reads lets the server's queue of notifications run full."""
+    put(store, "first")
+    postgres.execute(LIMIT_ONCE, database)
+    assert store.put([row("a")]) == {}
+    assert get(store, "a") == b"1"
+    postgres.execute("DROP SEQUENCE tries; CREATE SEQUENCE tries MINVALUE -100 START -100", database)
+    (error,) = store.put([row("b")]).values()
+    assert isinstance(error, ResultNotStorable)
