@@ -16,6 +16,7 @@ from amqpworker.results.row import ResultRow
 
 ENTRY_POINTS = "amqpworker.results"
 SQLITE_EXAMPLE = "sqlite:///results.db"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
 class ResultNotStorable(ResultStoreError):
@@ -130,7 +131,19 @@ def open_store(url: str, namespace: str) -> ResultStore:
         from amqpworker.results.sqlite import SqliteStore, path_of
 
         return SqliteStore(path_of(url), namespace)
+    if scheme in REDIS_SCHEMES:
+        try:
+            from amqpworker.results.redis_store import RedisStore
+        except ModuleNotFoundError as error:
+            raise _extra_missing(url, "redis") from error
+        return RedisStore(url, namespace)
     return _factory(scheme, url)(url, namespace)
+
+
+def _extra_missing(url: str, extra: str) -> ConfigError:
+    return ConfigError(
+        f"results={redact_url(url)!r} needs the extra {extra!r}: install it with pip install 'amqpworker[{extra}]'."
+    )
 
 
 def _factory(scheme: str, url: str) -> StoreFactory:
@@ -139,7 +152,7 @@ def _factory(scheme: str, url: str) -> StoreFactory:
 
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
-        known = ", ".join(sorted({"sqlite", *registered}))
+        known = ", ".join(sorted({"sqlite", *REDIS_SCHEMES, *registered}))
         raise ConfigError(f"results={redact_url(url)!r}: unknown store {scheme!r}. Known stores: {known}.")
     try:
         factory: StoreFactory = registered[scheme].load()
