@@ -15,8 +15,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
+from redis import exceptions as redis
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import AuthenticationError, AuthorizationError, BusyLoadingError, ConnectionError, ResponseError
 
 from amqpworker.results.redis_address import RedisAddress
 
@@ -50,7 +50,7 @@ class Link(Protocol):
 
 def make_link(address: RedisAddress) -> Link:
     """Return a connection that is not open yet."""
-    kind = UnixDomainSocketConnection if address.path else SSLConnection if address.tls else Connection
+    kind: Any = UnixDomainSocketConnection if address.path else SSLConnection if address.tls else Connection
     return cast(Link, kind(protocol=2, client_name="amqpworker", **address.parameters))
 
 
@@ -72,7 +72,7 @@ def exchange(link: Link, commands: Sequence[bytes]) -> list[Answer]:
     except OSError as error:
         # it may have answered before it closed the connection
         if not isinstance(error, TimeoutError):
-            with suppress(ConnectionError, OSError):
+            with suppress(redis.ConnectionError, OSError):
                 _answer(link)
         raise
     return [_answer(link) for _ in commands]
@@ -82,14 +82,14 @@ def send(link: Link, data: bytes) -> None:
     """Send bytes; unlike redis-py, keep the connection if that fails, so that answers can be read."""
     found = socket_of(link)
     if found is None:
-        raise ConnectionError("it is not open")
+        raise redis.ConnectionError("it is not open")
     found.sendall(data)
 
 
 def _answer(link: Link) -> Answer:
     try:
         return link.read_response()
-    except ResponseError as error:
+    except redis.ResponseError as error:
         if "Protocol error" in str(error):
             raise
         return error
@@ -148,7 +148,7 @@ class RedisConnections:
             return self._keep(pool, make_link(self._address), work)
         try:
             return self._keep(pool, link, work)
-        except (ConnectionError, OSError) as error:
+        except (redis.ConnectionError, OSError) as error:
             if not is_lost(error):
                 raise
         return self._keep(pool, link, work)
@@ -177,5 +177,5 @@ def _close_one(idle: deque[Link]) -> None:
 
 def is_lost(error: BaseException) -> bool:
     """Return whether the connection was lost, and may be opened again at once; one that is silent is not."""
-    refused = (AuthenticationError, AuthorizationError, BusyLoadingError, TimeoutError)
-    return isinstance(error, ConnectionError | OSError) and not isinstance(error, refused)
+    refused = (redis.AuthenticationError, redis.AuthorizationError, redis.BusyLoadingError, TimeoutError)
+    return isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, refused)

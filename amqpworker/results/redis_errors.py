@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-
 from typing import NamedTuple
 
 from redis import exceptions as redis
@@ -29,7 +28,10 @@ _BY_CLASS: tuple[tuple[type[BaseException], Trouble], ...] = (
     (redis.BusyLoadingError, Trouble("it is loading its data")),
     (redis.NoScriptError, Trouble("its scripts were deleted meanwhile")),
     (redis.MovedError, Trouble("it is a node of a cluster, which is not supported: use a server of its own", True)),
-    (redis.ClusterDownError, Trouble("it is a node of a cluster, which is not supported: use a server of its own", True)),
+    (
+        redis.ClusterDownError,
+        Trouble("it is a node of a cluster, which is not supported: use a server of its own", True),
+    ),
     (redis.InvalidResponse, Trouble("it does not answer as Redis does: check host and port", True)),
     (ssl.SSLError, Trouble("the TLS connection failed: rediss:// needs a port that uses TLS", True)),
     (socket.gaierror, Trouble("its host name cannot be resolved")),
@@ -42,7 +44,9 @@ _BY_TEXT = {
     "BUSY": Trouble("a script of another program keeps it busy"),
     "DB index": Trouble("it has no database of this number", True),
     "Client sent AUTH": Trouble("it asks for no password, and the URL has one", True),
-    "MISCONF": Trouble("it cannot write its data to its disk (MISCONF) and refuses to store: see its log, and its disk"),
+    "MISCONF": Trouble(
+        "it cannot write its data to its disk (MISCONF) and refuses to store: see its log, and its disk"
+    ),
     "NOREPLICAS": Trouble("too few of its replicas are connected (min-replicas-to-write)"),
     "Server closed the connection": Trouble("it closed the connection"),
     "invalid DB index": Trouble("it has no database of this number", True),
@@ -58,7 +62,7 @@ def trouble(error: BaseException, address: RedisAddress) -> Trouble:
     """Return why the server could not do what was asked."""
     # redis-py puts errors of the socket into words of its own
     cause = error.__context__ if isinstance(error.__context__, OSError) else error
-    special = _special(cause, address) if isinstance(cause, OSError) else _of_answer(error)
+    special = _special(cause, address) if isinstance(cause, OSError) else _of_answer(error, address)
     if special is not None:
         return special
     for one in (cause, error):
@@ -72,9 +76,9 @@ def trouble(error: BaseException, address: RedisAddress) -> Trouble:
     return Trouble(redact_text(text).strip().removesuffix(".") or type(error).__name__)
 
 
-def _of_answer(error: BaseException) -> Trouble | None:
+def _of_answer(error: BaseException, address: RedisAddress) -> Trouble | None:
     if isinstance(error, redis.TimeoutError):
-        return Trouble("it did not answer in time")
+        return _silent(address)
     if isinstance(error, redis.NoPermissionError) or any(text in str(error) for text in _DENIED_IN_SCRIPT):
         return Trouble(f"its user may not do what is needed ({_permission(error)}): see its ACL", True)
     if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
@@ -82,6 +86,12 @@ def _of_answer(error: BaseException) -> Trouble | None:
             return _BY_TEXT["AUTH "]
         return Trouble("user or password is wrong, or missing in the URL", True)
     return None
+
+
+def _silent(address: RedisAddress) -> Trouble:
+    # a server waits for more of what it takes for a command
+    hint = " (if its port does not use TLS, write redis://)" if address.tls else ""
+    return Trouble(f"it did not answer in time{hint}")
 
 
 def _permission(error: BaseException) -> str:
@@ -93,7 +103,7 @@ def _special(error: OSError, address: RedisAddress) -> Trouble | None:
     if isinstance(error, ssl.SSLCertVerificationError):
         return Trouble(f"its certificate is not accepted: {error.verify_message}".removesuffix("."), True)
     if isinstance(error, TimeoutError):
-        return Trouble("it did not answer in time")
+        return _silent(address)
     if isinstance(error, FileNotFoundError):
         if address.path is None:
             return Trouble("a file that the URL names does not exist", True)
@@ -101,5 +111,3 @@ def _special(error: OSError, address: RedisAddress) -> Trouble | None:
     if isinstance(error, PermissionError):
         return Trouble("this user may not open the socket, or a file that the URL names", True)
     return None
-
-

@@ -118,7 +118,9 @@ class RedisStore:
         self, rows: Sequence[ResultRow], errors: dict[str, ResultStoreError]
     ) -> Iterator[list[tuple[str, bytes]]]:
         """Yield commands, each with its id, as many as are sent at once. Rows that can never be stored are errors."""
-        now, batch, size = time.time(), [], 0
+        now = time.time()
+        batch: list[tuple[str, bytes]] = []
+        size = 0
         for row in rows:
             key, value = self._keys.of(row.id), value_of(row)
             if max(len(key), len(value)) > self._largest:

@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Collection, Sequence
 
-from redis.exceptions import ConnectionError, ResponseError
+from redis import exceptions as redis
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import Waker
@@ -122,9 +122,9 @@ class RedisSubscription:
                 kind, channel = _announced(link.read_response())
                 if kind in (b"message", b"subscribe") and channel in self._watched:
                     changed.add(self._watched[channel])
-        except ResponseError:
+        except redis.ResponseError:
             raise
-        except (ConnectionError, OSError):
+        except (redis.ConnectionError, OSError):
             self.close()
             self._connect()
             return None

@@ -12,7 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from amqpworker.testing import wait_until
 
@@ -62,7 +64,13 @@ class RedisServer:
         return self._process.pid
 
     def start(self) -> None:
-        own = {"port": self.port, "bind": "127.0.0.1", "dir": self._inside, "unixsocket": self._inside / "s", "save": ""}
+        own = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "dir": self._inside,
+            "unixsocket": self._inside / "s",
+            "save": "",
+        }
         given = [f"--{name}" if at % 2 == 0 else name for at, name in enumerate(self._options)]
         command = [*self._program, *(text for name, value in own.items() for text in (f"--{name}", str(value))), *given]
         log = (self.folder / "log").open("ab")
@@ -89,7 +97,7 @@ class RedisServer:
 
     def client(self) -> Redis:
         """Return a client, which its user closes."""
-        return Redis(port=self.port, socket_timeout=5, protocol=2)
+        return Redis(port=self.port, socket_timeout=5, protocol=2, retry=Retry(NoBackoff(), 0))
 
     def command(self, *parts: str | bytes | float) -> object:
         """Have it carry out one command."""
