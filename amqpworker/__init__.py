@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amqpworker.app import App
+    from amqpworker.client.result_groups import as_completed, gather
     from amqpworker.client.sent import Sent
     from amqpworker.errors import (
         AccessRefused,
@@ -75,7 +76,9 @@ if TYPE_CHECKING:
     )
     from amqpworker.model.dead_letter import DeadLetter
     from amqpworker.model.message import Message
+    from amqpworker.model.message_status import Status
     from amqpworker.model.pending_message import PendingMessage
+    from amqpworker.model.progress import Progress
     from amqpworker.model.retried import Retried
     from amqpworker.settings import Settings
     from amqpworker.worker.context import Run, current
@@ -96,6 +99,7 @@ __all__ = [
     "NoCurrentTask",
     "NotConnected",
     "PendingMessage",
+    "Progress",
     "QueueBusy",
     "QueueFull",
     "QueueUnavailable",
@@ -108,12 +112,15 @@ __all__ = [
     "SendError",
     "Sent",
     "Settings",
+    "Status",
     "TaskCancelled",
     "TaskFailed",
     "TimeLimitExceeded",
     "Unconfirmed",
     "Unroutable",
+    "as_completed",
     "current",
+    "gather",
 ]
 
 __version__ = "0.1.0"
@@ -123,10 +130,14 @@ _HOMES = {
     "DeadLetter": "amqpworker.model.dead_letter",
     "Message": "amqpworker.model.message",
     "PendingMessage": "amqpworker.model.pending_message",
+    "Progress": "amqpworker.model.progress",
     "Retried": "amqpworker.model.retried",
     "Sent": "amqpworker.client.sent",
     "Settings": "amqpworker.settings",
+    "Status": "amqpworker.model.message_status",
     "Run": "amqpworker.worker.context",
+    "as_completed": "amqpworker.client.result_groups",
+    "gather": "amqpworker.client.result_groups",
     "current": "amqpworker.worker.context",
 }
 

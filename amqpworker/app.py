@@ -19,7 +19,8 @@ from amqpworker.broker.publisher import Publisher
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
 from amqpworker.client.producer import Producer
-from amqpworker.client.sent import Origin, Sent, due_of, never_stored, value_of
+from amqpworker.client.results_app import ResultsApp
+from amqpworker.client.sent import Origin, Sent, due_of, value_of
 from amqpworker.errors import ConfigError
 from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
@@ -27,7 +28,7 @@ from amqpworker.model.reply import decode_reply
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
-from amqpworker.results.store import ResultStore, open_store
+from amqpworker.results.store import open_store
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import DEFAULT_NAMESPACE, check_namespace
 from amqpworker.schedules.registry import AppSchedules
@@ -56,7 +57,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp, AppSchedules, HookDecorators):
+class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
     """
     Tasks on RabbitMQ.
 
@@ -111,10 +112,8 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         self.schedules, self.unfinished_schedules = {}, {}
         self._producer = Producer(self.plan, self.settings, partial(Publisher, self._addresses, self.settings))
         self._async_made = {}
-        self._origins: dict[str, Origin[Any]] = {}
+        self._origins, self._stored_results = {}, {}
         self.users = AppUsers()
-        # At most one, by its URL: of several threads that open one `setdefault` keeps the first, without a lock.
-        self._stores: dict[str, ResultStore] = {}
 
     def __repr__(self) -> str:
         return f"<App {redact_url(self.url)}, {len(set(self.tasks.values()))} tasks in {len(self.plan.queues)} queues>"
@@ -146,9 +145,7 @@ class App(AsyncApp, AppSchedules, HookDecorators):
         try:
             self._producer.close(self.settings.send_timeout, spares_calls)
         finally:
-            # They are kept in the dictionary: other threads may be using them.
-            for store in list(self._stores.values()):
-                store.close()
+            self._close_results()
 
     # ---- tasks and queues -------------------------------------------------------------------------------------------
 
@@ -323,45 +320,15 @@ class App(AsyncApp, AppSchedules, HookDecorators):
 
         return Pending(self)
 
-    def store(self) -> ResultStore | None:
-        """Return the result store, which connects at its first use; `None` if results are not stored."""
-        url = self.results
-        if url is None:
-            return None
-        store = self._stores.get(url)
-        if store is None:
-            store = self._stores.setdefault(url, open_store(url, self.plan.names.namespace))
-        return store
-
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
         due = None if message.delay is None and message.at is None else due_of(message, time.time())
-        return Sent(message.id, message.task, self._origin(message), message.first_sent, due)
-
-    def _origin(self, message: Message[R]) -> Origin[R]:
-        """Return the one origin of a task's messages, which is made once: each message that is sent needs it."""
-        origin = self._origins.get(message.task)
-        if origin is None:
-            task = self.tasks.get(message.task)
-            store = self.store if task is None or task.stores_result else never_stored
-            origin = Origin(store, self._decoder(message), self)
-            if task is not None:
-                self._origins[message.task] = origin
-        return origin
+        return Sent(message.id, message.task, self.origin(message.task), message.first_sent, due)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""
-        return value_of(decode_reply(body), self._decoder(message))
-
-    def _decoder(self, message: Message[R]) -> Callable[[bytes], R]:
-        task = self.tasks.get(message.task) or self.remotes.get(message.task)
-        return task.signature.decode_result if task is not None else _plain_json
-
-
-def _plain_json(data: bytes) -> Any:  # the result of a task that this app does not have
-    import json
-
-    return json.loads(data)
+        origin: Origin[R] = self.origin(message.task)
+        return value_of(decode_reply(body), origin.decode)
 
 
 def imported(name: str, missing: str) -> ModuleType:

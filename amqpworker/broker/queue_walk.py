@@ -144,18 +144,18 @@ class Walk:
             yield self._checked(portion.popleft())
             portion = following
 
-    def remove(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery], on_removed: Callable[[], None] = lambda: None) -> None:
         """
         Remove messages of this walk from the queue: call it once their copies are confirmed.
 
-        Raises NotConnected if the connection was lost meanwhile: then they are in the queue again.
+        `on_removed` is called in the I/O thread, also if the caller is interrupted meanwhile. Raises NotConnected if the connection was lost meanwhile: then they are in the queue again.
         """
         if not deliveries or self._consumers is None:
             return
         self._has_removed = True
         consumers = self._consumers
         self._check()
-        if not self._ask(lambda _, on_done: on_done(consumers.acknowledge(deliveries))):
+        if not self._ask(lambda _, on_done: on_done(consumers.acknowledge(deliveries, on_removed))):
             raise self._error(self._failure or NotConnected(self._lost()))
 
     # ---- begin ------------------------------------------------------------------------------------------------------

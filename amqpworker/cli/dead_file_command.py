@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
@@ -223,8 +223,9 @@ def import_letters(
 class _Nowhere:
     """Letters of a file are not removed from it."""
 
-    def remove(self, deliveries: Sequence[Delivery]) -> None:
-        """Do nothing."""
+    def remove(self, _: Sequence[Delivery], on_removed: Callable[[], None]) -> None:
+        """Only call `on_removed`."""
+        on_removed()
 
 
 NOWHERE = _Nowhere()

@@ -17,9 +17,9 @@ from amqpworker.model.headers import first_sent_text, time_text
 from amqpworker.model.message import MAX_SHORT_BYTES, Delivery, Publication, fits_short_string
 from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import encode_failed
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultStore
-from amqpworker.results.writer import ResultWriter
 from amqpworker.routing.cancel_messages import publication_of_cancel, waits
 from amqpworker.routing.envelope import is_valid_reply_to, publication_of_reply
 

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -51,8 +51,8 @@ def no_copy(_: DeadLetter) -> None:
 class RemovesLetters(Protocol):
     """What removes letters from their queue: a walk of it."""
 
-    def remove(self, deliveries: Sequence[Delivery]) -> None:
-        """Remove these messages."""
+    def remove(self, deliveries: Sequence[Delivery], on_removed: Callable[[], None]) -> None:
+        """Remove these messages; `on_removed` is called in any thread, even if the caller is interrupted meanwhile."""
 
 
 @dataclass(slots=True)
@@ -141,15 +141,17 @@ class LetterMover:
         """Remove the letters whose copies are confirmed; return the error that ends the move, if there is one."""
         confirmed = under_way.confirmed()
         if confirmed:
-            walk.remove([letter.message for letter in confirmed])
-            for letter in confirmed:
-                self.moved.add(letter)
+            walk.remove([letter.message for letter in confirmed], partial(self._count, confirmed))
             self._on_moved(len(confirmed))
         for error in under_way.refused():
             self.moved.refuse(error)
         if under_way.reason is None and not under_way.has_ended:
             return Unconfirmed("RabbitMQ did not confirm the copy in time: it may exist beside the letter.")
         return under_way.reason
+
+    def _count(self, letters: Iterable[DeadLetter]) -> None:
+        for letter in letters:
+            self.moved.add(letter)
 
     def _keep_rate(self, count: int) -> None:
         """Wait until this many may leave."""

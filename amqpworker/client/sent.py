@@ -1,45 +1,53 @@
 """
 What `send` returns: the id of the message, access to its stored result, and its cancel.
 
-Decides how the store is polled until the result is stored; `cancelling` decides what a cancel is.
+`stored_results` decides how it is waited for, `cancelling` what a cancel is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar
+from importlib import import_module
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 from amqpworker.client.cancelling import CancellingApp, announce
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
+from amqpworker.client.result_waits import WantedResult
+from amqpworker.client.stored_results import StoredResults
 from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
-from amqpworker.model.headers import time_text
 from amqpworker.model.message import Message
+from amqpworker.model.message_status import Status
 from amqpworker.model.reply import Reply, decode_reply
 from amqpworker.policies.durations import duration
-from amqpworker.results.store import ResultStore
+from amqpworker.results.row import ResultRow
 
 R = TypeVar("R")
 
-FIRST_PAUSE = 0.005
-MAX_PAUSE = 0.25
 NAMES_IN_CELERY = ("get", "ready", "state", "successful", "wait")
+
+
+class OriginApp(CancellingApp, Protocol):
+    """What a sent message needs of its app."""
+
+    def place_of(self, name: str) -> tuple[str, str] | None:
+        """Return the module and name under which another process finds a task of this app; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin(Generic[R]):
-    """Where the messages of a task were sent: by an `app`, whose `store` has their results, which `decode` reads."""
+    """
+    Where the messages of a task were sent: by an `app`, whose `results` are those of its store, and which `decode` reads.
 
-    store: Callable[[], ResultStore | None]
+    `results` raises ConfigError if none are stored.
+    """
+
+    results: Callable[[], StoredResults]
     decode: Callable[[bytes], R]
-    app: CancellingApp | None = None
-
-    def __reduce__(self) -> str:
-        """Pickle and copy by name: `Sent` replaces each by the one without an app, since a store belongs to its process."""
-        return "NO_ORIGIN"
+    app: OriginApp | None = None
 
 
 class Sent(Generic[R]):
@@ -72,8 +80,18 @@ class Sent(Generic[R]):
         return f"<sent {self.task}, id {self.id}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle and copy without the origin."""
-        return (Sent, (self.id, self.task, NO_ORIGIN, self._first_sent, self._due))
+        """Pickle with the place of its task, so that another process finds the app there."""
+        app = self._origin.app
+        place = None if app is None else app.place_of(self.task)
+        return (_unpickled, (self.id, self.task, self._first_sent, self._due, place))
+
+    def __copy__(self) -> Self:
+        """Return itself: it does not change."""
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        """Return itself: it does not change."""
+        return self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sent) and (other.id, other._first_sent) == (self.id, self._first_sent)
@@ -94,45 +112,39 @@ class Sent(Generic[R]):
             InvalidArguments: `timeout` is not a duration.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
-        pauses = self._pauses(duration(timeout, "timeout"))
+        seconds = duration(timeout, "timeout")
         warn_in_event_loop("result")
-        while (reply := self._stored_reply()) is None:
-            time.sleep(next(pauses))
-        return value_of(reply, self._origin.decode)
+        return self._value_of(self._origin.results().wait(self.wanted, seconds), seconds)
 
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
-        """As `result`, without blocking the event loop: the store is read in other threads."""
-        pauses = self._pauses(duration(timeout, "timeout"))
+        """As `result`, without blocking the event loop: the store is read in another thread."""
+        seconds = duration(timeout, "timeout")
         require_event_loop()
-        while (reply := await asyncio.to_thread(self._stored_reply)) is None:
-            await asyncio.sleep(next(pauses))
-        return value_of(reply, self._origin.decode)
+        return self._value_of(await self._origin.results().await_row(self.wanted, seconds), seconds)
 
-    def _pauses(self, seconds: float) -> Iterator[float]:
-        """Yield how long to wait before the store is read again; raises ResultTimeout once `seconds` are over."""
-        until = time.monotonic() + seconds
-        pause = FIRST_PAUSE
-        while (left := until - time.monotonic()) > 0:
-            yield min(pause, left)
-            pause = min(pause * 1.5, MAX_PAUSE)
-        raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
+    def _value_of(self, row: ResultRow | None, seconds: float) -> R:
+        if row is None:
+            raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
+        return value_of(decode_reply(row.reply), self._origin.decode)
 
-    def status(self) -> Literal["pending", "done", "failed"]:
+    def status(self) -> Status:
         """
-        Return the state of the task; `pending` means that it has not ended, or that its result has expired.
+        Return how far the message has come: its `state` is `pending` if nothing is stored, else `done`, `failed` or `cancelled`.
+
+        Of tasks with `track=True` it may also be `sent` or `running`. Nothing is stored if the task has not ended, or if what was
+        stored has expired.
 
         Raises:
             ResultStoreError: the store cannot be read.
-            MalformedReply: what is stored is not a result.
             ConfigError: the app or the task stores no results, or the store cannot be opened.
         """
         warn_in_event_loop("status")
-        return self._status()
+        return self._origin.results().status(self.wanted)
 
-    async def astatus(self) -> Literal["pending", "done", "failed"]:
+    async def astatus(self) -> Status:
         """As `status`, without blocking the event loop: the store is read in another thread."""
         require_event_loop()
-        return await asyncio.to_thread(self._status)
+        return await asyncio.to_thread(self._origin.results().status, self.wanted)
 
     def cancel(self, *, force: bool = False) -> None:
         """
@@ -161,29 +173,19 @@ class Sent(Generic[R]):
         app = self._origin.app
         if app is None:
             raise ConfigError(
-                f"This `Sent` was copied or pickled, so it has no app: call cancel() of the original, or "
+                f"This `Sent` was pickled, and its task is not at the top level of a module that can be imported here: call "
                 f"app.pending.cancel({self.id!r})."
             )
         announce(app, (self.id,), due=self._due, force=force, first_sent=self._first_sent)
 
-    def _status(self) -> Literal["pending", "done", "failed"]:
-        reply = self._stored_reply()
-        return "pending" if reply is None else reply.status
+    def stored_results(self) -> StoredResults:
+        """Return what reads its result; raises ConfigError if none is stored."""
+        return self._origin.results()
 
-    def _stored_reply(self) -> Reply | None:
-        store = self._origin.store()
-        if store is None:
-            raise ConfigError(
-                "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), "
-                "in the process that sends and in the workers."
-            )
-        row = store.get((self.id,)).get(self.id)
-        if row is None or row.expires_at <= time.time() or not row.reply:
-            return None
-        # the id may have been used before: the result of another message is not the result of this one
-        if self._first_sent is not None and row.first_sent not in ("", time_text(self._first_sent)):
-            return None
-        return decode_reply(row.reply)
+    @property
+    def wanted(self) -> WantedResult:
+        """Which result is that of this message."""
+        return WantedResult(self.id, self._first_sent)
 
 
 def due_of(message: Message[Any], sent: float) -> float:
@@ -198,12 +200,38 @@ def never_stored() -> NoReturn:
     )
 
 
-def no_store(*_: object) -> NoReturn:
+def no_results() -> NoReturn:
+    """Refuse to get a result of an app that has no store."""
+    raise ConfigError(
+        "This app stores no results: give it a store, such as App(results='sqlite:///results.db'), in the process that sends "
+        "and in the workers."
+    )
+
+
+def no_app(*_: object) -> NoReturn:
     """Refuse to get a result without an app."""
-    raise ConfigError("This `Sent` was copied or pickled, so it has no app: call result() of the original.")
+    raise ConfigError(
+        "This `Sent` was pickled, and its task is not at the top level of a module that can be imported here: call "
+        "app.result(id) of the app."
+    )
 
 
-NO_ORIGIN: Origin[Any] = Origin(no_store, no_store)
+NO_ORIGIN: Origin[Any] = Origin(no_app, no_app)
+
+
+def _unpickled(
+    task_id: str, task: str, first_sent: int | None, due: float | None, place: tuple[str, str] | None
+) -> Sent[Any]:
+    return Sent(task_id, task, NO_ORIGIN if place is None else _origin_at(*place, task), first_sent, due)
+
+
+def _origin_at(module: str, path: str, task: str) -> Origin[Any]:
+    try:
+        found = attrgetter(path)(import_module(module))
+        origin = found.app.origin(task)
+    except (ImportError, AttributeError):
+        return NO_ORIGIN
+    return origin if isinstance(origin, Origin) else NO_ORIGIN
 
 
 def value_of(reply: Reply, decode: Callable[[bytes], R]) -> R:

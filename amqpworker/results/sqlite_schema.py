@@ -16,7 +16,7 @@ APPLICATION_ID = 0x61775273
 
 SCHEMA_VERSION = 4
 _MARK_VERSION = f"PRAGMA user_version = {SCHEMA_VERSION}"
-# A replaced row gets a new `seq`, which is never used again: so whoever knows the highest one finds what has changed since.
+# A replaced row gets a new `seq`, which is never used again: a reader that knows the highest one finds what has changed since.
 _TABLE = (
     (
         "CREATE TABLE result_rows (seq INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT NOT NULL, id TEXT NOT NULL,"

@@ -27,18 +27,18 @@ class Subscription(Protocol):
     """
     Hints that rows may have changed. One thread uses it, except `wake`.
 
-    Hints may be missing: whoever waits for a row reads it after `watch`, after each hint, and every `poll_every` seconds.
+    Hints may be missing: a program that waits for a row reads it after `watch`, after each hint, and every `poll_every` seconds.
     """
 
     @property
     def poll_every(self) -> float:
-        """Seconds after which rows are to be read without a hint: 1 if hints arrive, less if the store gives none."""
+        """Seconds after which rows are to be read without a hint: at least 1 if hints arrive, less if the store gives none."""
 
     def watch(self, ids: Collection[str]) -> None:
         """From now on, report changes of these rows."""
 
     def unwatch(self, ids: Collection[str]) -> None:
-        """Report changes of these rows no longer; the store may go on."""
+        """Report changes of these rows no longer; the store may still do it."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
         """

@@ -37,8 +37,8 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.model.reply import encode_done, encode_failed
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.store import ResultNotStorable, ResultStore
-from amqpworker.results.writer import ResultWriter
 from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings

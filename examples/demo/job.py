@@ -82,7 +82,7 @@ def replay_one(sents: dict[Path, Sent[Counts]], tally: Tally) -> None:
     if path is not None:
         sent = sents[path]
         app.dead.replay(sent.id)
-        wait_until(lambda: sent.status() == "done", PATIENCE, "the end of a replayed task")
+        wait_until(lambda: sent.status().state == "done", PATIENCE, "the end of a replayed task")
         tally.counts[path] = sent.result(timeout=0)
         del tally.dead[path]
         tally.replayed = path

@@ -124,7 +124,7 @@ def test_a_child_uses_the_store_as_if_its_master_had_not(vhost: Broker, tmp_path
         """
         sent = echo.send("x")
         def asks():
-            assert sent.status() == "pending"
+            assert sent.status().state == "pending"
         print(ended(in_child(asks)))
         """,
         vhost.url,

@@ -237,7 +237,7 @@ FORKS = """
         while not stop.is_set():
             other = App(sys.argv[1], results=results)
             other.store().get(["opened"])
-            app._stores.clear()
+            app._stored_results.clear()
             app.store().get(["opened"])
     threads = [threading.Thread(target=use) for _ in range(3)]
     for thread in threads: thread.start()
@@ -248,7 +248,7 @@ FORKS = """
             code = 1
             try:
                 sent = echo.send("child")
-                assert sent.status() == "pending"
+                assert sent.status().state == "pending"
                 code = 0
             except BaseException:
                 traceback.print_exc()

@@ -15,8 +15,8 @@ import pytest
 
 from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.row import ResultRow
-from amqpworker.results.writer import ResultWriter
 from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
 from tests.workers import running
@@ -39,7 +39,7 @@ def test_a_result_comes_back_typed(vhost: Broker, storing: App) -> None:
         sent = storing.send_many(halve.message(n) for n in range(20))
         assert [one.result(timeout=10) for one in sent] == [(n / 2, [b"\xff"]) for n in range(20)]
         assert halve.options(timeout=10).call(3) == (1.5, [b"\xff"])
-        assert {one.status() for one in sent} == {"done"}
+        assert {one.status().state for one in sent} == {"done"}
     assert vhost.count(QUEUE) == 0
 
 
@@ -54,7 +54,7 @@ def test_a_failure_is_a_result_too(vhost: Broker, storing: App) -> None:
             sent.result(timeout=10)
         with pytest.raises(TaskFailed) as answered:
             fail.options(timeout=10).call()
-        assert sent.status() == "failed"
+        assert sent.status().state == "failed"
     for error in (stored.value, answered.value):
         assert (error.reason, error.error_type, error.text) == ("failed", "LookupError", "nothing there")
         assert "in fail" in error.traceback
@@ -71,7 +71,7 @@ def test_what_has_not_ended_is_pending(vhost: Broker, storing: App) -> None:
 
     with running(storing, threads=1):
         sent = hold.send()
-        assert sent.status() == "pending"
+        assert sent.status().state == "pending"
         with pytest.raises(ResultTimeout):
             sent.result(timeout=0.05)
         go.set()
@@ -98,7 +98,7 @@ def test_a_task_that_stores_nothing_leaves_nothing(vhost: Broker, storing: App, 
         assert quiet.options(timeout=10).call(False) == 5, "who calls is answered all the same"
     assert len(ended) == 3
     with sqlite3.connect(tmp_path / "results.db") as file:
-        assert file.execute("SELECT count(*) FROM results").fetchone() == (0,)
+        assert file.execute("SELECT count(*) FROM result_rows").fetchone() == (0,)
     file.close()
 
 
@@ -114,7 +114,7 @@ def test_a_result_is_there_for_its_time_to_live_and_then_pending_again(
     with running(app, threads=1):
         sent = give.send()
         assert sent.result(timeout=10) == 1
-        wait_until(lambda: sent.status() == "pending", what="it expires")
+        wait_until(lambda: sent.status().state == "pending", what="it expires")
 
 
 class Unsteady:
@@ -241,9 +241,9 @@ def test_the_result_of_an_id_that_is_used_again_is_that_of_its_own_message(vhost
         first = double.options(id="order-17").send(1)
         assert first.result(timeout=10) == 2
         second = double.options(id="order-17", delay=0.5).send(2)
-        assert second.status() == "pending"
+        assert second.status().state == "pending"
         assert second.result(timeout=10) == 4
-        assert first.status() == "pending", "its id was used again"
+        assert first.status().state == "pending", "its id was used again"
 
 
 def test_the_result_of_a_hand_made_message_is_taken_by_its_id(vhost: Broker, storing: App) -> None:

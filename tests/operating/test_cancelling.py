@@ -113,7 +113,7 @@ def test_a_result_of_a_cancelled_message_is_a_failure_unless_there_is_one(
             assert done.result() == 7
             sent = task.options(delay=0.5).send()
             sent.cancel()
-            assert sent.status() == "pending", "it is announced"
+            assert sent.status().state == "pending", "it is announced"
             with pytest.raises(TaskFailed) as failed:
                 sent.result()
             assert failed.value.reason == "cancelled"

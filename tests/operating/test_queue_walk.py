@@ -35,13 +35,15 @@ LEVEL = 4
 LEVEL_SECONDS = UNIT * 2**LEVEL
 WALK = """
 import sys
+from threading import Event
 from amqpworker import Settings
 from amqpworker.broker.queue_walk import QueueWalker
 with QueueWalker(sys.argv[1], Settings()) as walker, walker.walk(sys.argv[2]) as walk:
     for delivery in walk:
         if walk.seen == int(sys.argv[3]):
             print(walk.seen, flush=True)
-            sys.stdin.read()  # until the test ends
+            while True:  # until the test ends; a signal that arrives just before a wait does not end that one
+                Event().wait(0.1)
 """
 
 

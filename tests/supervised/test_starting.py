@@ -130,7 +130,7 @@ def test_a_pool_waits_for_a_broker_behind_a_proxy_that_ends_each_tls_handshake(t
 def stored(file: Path) -> int:
     """Return how many results a file holds."""
     with closing(sqlite3.connect(file)) as connection, suppress(sqlite3.OperationalError):
-        return int(connection.execute("SELECT count(*) FROM results").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM result_rows").fetchone()[0])
     return 0
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal, assert_type
+from typing import assert_type
 
 from shop import charge, deliver, fetch, forget, render, welcome
 
-from amqpworker import Message, Sent
+from amqpworker import Message, Sent, Status
 
 
 def values() -> None:
@@ -43,7 +43,7 @@ async def awaited_values() -> None:
 def results(sent: Sent[float]) -> None:
     assert_type(sent.result(), float)
     assert_type(sent.result(timeout=5), float)
-    assert_type(sent.status(), Literal["pending", "done", "failed"])
+    assert_type(sent.status(), Status)
     assert_type(sent.id, str)
     text: str = sent.result()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     sent.result("5")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -52,7 +52,7 @@ def results(sent: Sent[float]) -> None:
 async def awaited_results(sent: Sent[float]) -> None:
     assert_type(await sent.aresult(), float)
     assert_type(await sent.aresult(timeout=timedelta(seconds=5)), float)
-    assert_type(await sent.astatus(), Literal["pending", "done", "failed"])
+    assert_type(await sent.astatus(), Status)
     text: str = await sent.aresult()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 

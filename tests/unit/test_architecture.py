@@ -59,7 +59,6 @@ MOST_ROOT_FILES = 9
 
 # who may wait by sleeping, and why
 SLEEPERS = {
-    "client/sent.py": "asks the store for a result",
     "results/sqlite_file.py": "a locked database file",
     "cli/status_command.py": "refreshes the status once per second",
     "worker/limits/limits.py": "gives way to the thread that is about to raise an exception in this one",

@@ -59,8 +59,9 @@ class Walk:
     def __init__(self) -> None:
         self.removed: list[str] = []
 
-    def remove(self, deliveries: Sequence[Delivery]) -> None:
+    def remove(self, deliveries: Sequence[Delivery], on_removed: Callable[[], None]) -> None:
         self.removed += [str(one.properties.message_id) for one in deliveries]
+        on_removed()
 
 
 def copy_of(one: DeadLetter) -> Publication:
@@ -123,6 +124,20 @@ def test_an_interrupted_move_removes_what_is_confirmed_by_then(monkeypatch: pyte
     assert "KeyboardInterrupt" in mover.moved.errors
 
 
+def test_letters_that_are_removed_while_the_caller_is_interrupted_are_counted() -> None:
+    class InterruptedWalk(Walk):
+        def remove(self, deliveries: Sequence[Delivery], on_removed: Callable[[], None]) -> None:
+            super().remove(deliveries, on_removed)
+            raise KeyboardInterrupt
+
+    lane, walk = Lane(lambda _: None), InterruptedWalk()
+    mover = LetterMover(lambda: lane, 1.0, copy_of)  # type: ignore[arg-type,return-value]
+    mover.add(letter(1), walk)
+    with pytest.raises(KeyboardInterrupt):
+        mover.flush(walk)
+    assert (mover.moved.count, walk.removed) == (1, ["id-1"])
+
+
 def test_letters_without_copies_are_only_removed_and_counted_by_name() -> None:
     lane, walk = Lane(lambda _: None), Walk()
     mover = LetterMover(lambda: lane, 1.0, no_copy)  # type: ignore[arg-type,return-value]
@@ -144,7 +159,7 @@ def test_errors_are_counted_by_their_text_and_few_are_kept() -> None:
 
 def test_letters_that_could_not_be_removed_are_not_counted_as_moved() -> None:
     class LostWalk:
-        def remove(self, _: Sequence[Delivery]) -> None:
+        def remove(self, *_: Any) -> None:
             raise NotConnected("lost")
 
     lane = Lane(lambda _: None)

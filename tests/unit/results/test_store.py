@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from amqpworker.errors import ConfigError
+from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.row import ResultRow
 from amqpworker.results.sqlite import SqliteStore
 from amqpworker.results.store import ENTRY_POINTS, ResultStore, open_store
-from amqpworker.results.writer import ResultWriter
 from amqpworker.testing import ResultStoreContract
 from tests.docs import ROOT, blocks
 
@@ -125,7 +125,7 @@ def write(writer: ResultWriter, task_id: str) -> None:
 
 def rows(path: Path) -> int:
     connection = sqlite3.connect(path)
-    (count,) = connection.execute("SELECT count(*) FROM results").fetchone()
+    (count,) = connection.execute("SELECT count(*) FROM result_rows").fetchone()
     connection.close()
     return int(count)
 

@@ -1,0 +1,121 @@
+"""
+Wait for the results of several messages at once.
+
+Decides the order in which they are given: `as_completed` yields each as soon as it has ended, `gather` all in the order of the input.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any, Literal, TypeVar, overload
+
+from amqpworker.client.event_loop_warning import warn_in_event_loop
+from amqpworker.client.sent import Sent
+from amqpworker.client.stored_results import LONGEST_SLICE, row_or_raise
+from amqpworker.errors import AmqpWorkerError, ResultTimeout
+from amqpworker.policies.durations import duration
+from amqpworker.results.row import ResultRow
+
+R = TypeVar("R")
+
+
+def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0) -> Iterator[Sent[R]]:
+    """
+    Yield each of the messages as soon as its task has ended, with a result or without one.
+
+    They may be of several tasks and apps; one that is given twice is yielded twice. `result()` of what is yielded does not wait.
+    In coroutines use `asyncio.as_completed` with `sent.aresult()`.
+
+    Raises:
+        ResultTimeout: some have not ended within `timeout` seconds.
+        ResultStoreError: the store cannot be read.
+        InvalidArguments: `timeout` is not a duration.
+        ConfigError: an app or a task stores no results, or the store cannot be opened.
+
+    Example:
+        for sent in as_completed([resize.send(image) for image in images], timeout=60):
+            print(sent.result())
+    """
+    seconds = duration(timeout, "timeout")
+    warn_in_event_loop("result")
+    return _completed(list(sents), seconds)
+
+
+def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[Sent[R]]:
+    until = time.monotonic() + seconds
+    ended: SimpleQueue[tuple[int, ResultRow | Exception]] = SimpleQueue()
+
+    def put(number: int, result: ResultRow | Exception) -> None:
+        ended.put((number, result))
+
+    waits = []
+    try:
+        for number, sent in enumerate(sents):
+            results = sent.stored_results()
+            waits.append((results, results.begin(sent.wanted, partial(put, number))))
+        for left in range(len(sents), 0, -1):
+            number, result = _next(ended, until, f"{left} of {len(sents)} tasks have not ended within {seconds:g} s.")
+            row_or_raise(result)
+            yield sents[number]
+    finally:
+        for results, wait in waits:
+            results.abandon(wait)
+
+
+def _next(
+    ended: SimpleQueue[tuple[int, ResultRow | Exception]], until: float, too_late: str
+) -> tuple[int, ResultRow | Exception]:
+    while True:
+        left = until - time.monotonic()
+        try:
+            return ended.get(timeout=min(max(left, 0.001), LONGEST_SLICE))
+        except Empty:
+            if left <= 0:
+                raise ResultTimeout(too_late) from None
+
+
+@overload
+def gather(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0) -> list[R]: ...
+
+
+@overload
+def gather(
+    sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0, return_exceptions: Literal[True]
+) -> list[R | AmqpWorkerError]: ...
+
+
+def gather(
+    sents: Iterable[Sent[Any]], *, timeout: float | timedelta = 10.0, return_exceptions: bool = False
+) -> list[Any]:
+    """
+    Return what the tasks of the messages returned, in the order of the messages, once all have ended.
+
+    The first one that fails ends the wait with its error; with `return_exceptions` the errors of tasks take the place of their
+    values. In coroutines use `asyncio.gather` with `sent.aresult()`.
+
+    Raises:
+        TaskFailed: a task failed.
+        InvalidResult: a result does not match the return hint of its task.
+        MalformedReply: what is stored is not a result.
+        ResultTimeout: some have not ended within `timeout` seconds.
+        ResultStoreError: the store cannot be read.
+        InvalidArguments: `timeout` is not a duration.
+        ConfigError: an app or a task stores no results, or the store cannot be opened.
+
+    Example:
+        thumbnails = gather([resize.send(image) for image in images], timeout=60)
+    """
+    messages = list(sents)
+    values: dict[Sent[Any], Any] = {}
+    for sent in as_completed(messages, timeout=timeout):
+        try:
+            values[sent] = sent.result(timeout=1.0)
+        except AmqpWorkerError as error:
+            if not return_exceptions:
+                raise
+            values[sent] = error
+    return [values[sent] for sent in messages]

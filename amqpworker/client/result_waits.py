@@ -1,0 +1,228 @@
+"""
+Wait for results in one thread, however many there are to wait for.
+
+Decides when rows are read: after a wait has begun, when the store reports a change, and from time to time in any case. The thread
+starts with the first wait, and ends some seconds after the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.lifecycle import ThreadLimitReached, start_thread
+from amqpworker.log.logger import get_logger
+from amqpworker.model.headers import time_text
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import ResultStore, Subscription
+
+log = get_logger(__name__)
+
+IDLE = 10.0
+"""Seconds without a wait after which the thread ends."""
+
+POLL_WITHOUT_HINTS = 0.1
+READ_AT_ONCE = 1000
+CLOSE_TIMEOUT = 5.0
+
+OnEnd: TypeAlias = Callable[[ResultRow | Exception], None]
+"""Called once, in the thread of the waits: it must return soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedResult:
+    """
+    The result of one message.
+
+    `first_sent` (milliseconds since the epoch) distinguishes it from that of another message with this id; None if it is not known.
+    """
+
+    id: str
+    first_sent: int | None = None
+
+    def is_of(self, row: ResultRow | None, now: float) -> bool:
+        """Return whether a row is about this message, and has not expired at `now`."""
+        if row is None or row.expires_at <= now:
+            return False
+        # The id may have been used before: the row of another message is not that of this one.
+        return self.first_sent is None or row.first_sent in ("", time_text(self.first_sent))
+
+
+@dataclass(slots=True, eq=False)
+class ResultWait:
+    """One wait for a result; after `is_abandoned` was set, `on_end` may still be called once."""
+
+    wanted: WantedResult
+    on_end: OnEnd
+    is_abandoned: bool = False
+
+
+class ResultWaits:
+    """The waits for results in one store; all is safe to use from many threads, and after a fork."""
+
+    def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now = now
+        self._start_anew()
+
+    def _start_anew(self) -> None:
+        self._pid = os.getpid()
+        self._incoming: deque[ResultWait] = deque()
+        self._open: set[ResultWait] = set()
+        self._woken = threading.Event()
+        self._is_closing = False
+        self._subscription: Subscription | None = None
+        # At most one: of several threads that start one `setdefault` keeps the first, without a lock.
+        self._threads: dict[str, threading.Thread] = {}
+
+    def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
+        """Begin to wait for a result: `on_end` gets its row, or the error of the store; raises ResultStoreError without a thread."""
+        if self._pid != os.getpid():
+            self._start_anew()
+        wait = ResultWait(wanted, on_end)
+        self._open.add(wait)
+        self._incoming.append(wait)
+        self._start()
+        self._wake()
+        return wait
+
+    def abandon(self, wait: ResultWait) -> None:
+        """End a wait: its caller does not wait any more."""
+        wait.is_abandoned = True
+        self._open.discard(wait)
+
+    def close(self) -> None:
+        """End the thread, and the connection that it waits with, unless other threads still wait."""
+        thread = self._threads.get("") if self._pid == os.getpid() else None
+        if thread is None or self._open or thread is threading.current_thread():
+            return
+        self._is_closing = True
+        self._wake()
+        thread.join(CLOSE_TIMEOUT)
+
+    def _wake(self) -> None:
+        self._woken.set()
+        if (subscription := self._subscription) is not None:
+            subscription.wake()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="amqpworker-results", daemon=True)
+        if self._threads.setdefault("", thread) is not thread:
+            return
+        try:
+            start_thread(thread)
+        except ThreadLimitReached as error:
+            del self._threads[""]
+            raise ResultStoreError(f"No thread can wait for results: {error}") from error
+
+    def _run(self) -> None:
+        subscription = self._subscription = self._store.subscribe()
+        reader = _Reader(self._store, subscription, self._now, self._open.discard)
+        while True:
+            self._woken.clear()
+            reader.add(self._taken())
+            if self._is_closing:
+                reader.forget_abandoned()
+            if reader.waits:
+                reader.read_changed()
+            elif self._is_closing or not self._woken.wait(IDLE):
+                break
+        with suppress(Exception):
+            subscription.close()
+        self._subscription, self._is_closing = None, False
+        del self._threads[""]
+        # One that came after the last look has found this thread, and has started none.
+        if self._incoming:
+            self._start()
+
+    def _taken(self) -> Iterable[ResultWait]:
+        while self._incoming:
+            yield self._incoming.popleft()
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads the rows that are waited for; used by the thread of the waits only."""
+
+    store: ResultStore
+    subscription: Subscription
+    now: Callable[[], float]
+    on_closed: Callable[[ResultWait], None]
+    waits: dict[str, list[ResultWait]] = field(default_factory=dict)
+    _read_all_at: float = 0.0
+    _is_polling: bool = False
+
+    def add(self, waits: Iterable[ResultWait]) -> None:
+        """Wait for these, too; their rows may be there already."""
+        added = set()
+        for wait in waits:
+            self.waits.setdefault(wait.wanted.id, []).append(wait)
+            added.add(wait.wanted.id)
+        if added:
+            with suppress(Exception):  # that rows cannot be reported is found when it waits
+                self.subscription.watch(added)
+            self._read(added)
+
+    def read_changed(self) -> None:
+        """Wait for a change of rows, and read those that may have changed; all of them from time to time."""
+        hint: Collection[str] | None
+        try:
+            hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
+        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
+            self._note(error)
+            threading.Event().wait(POLL_WITHOUT_HINTS)
+            hint = None
+        if hint is None or time.monotonic() >= self._read_all_at:
+            self._read_all_at = time.monotonic() + self.subscription.poll_every
+            self.forget_abandoned()
+            self._read(set(self.waits))
+        else:
+            self._read({one for one in hint if one in self.waits})
+
+    def _note(self, error: Exception) -> None:
+        if not self._is_polling:
+            self._is_polling = True
+            log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
+
+    def forget_abandoned(self) -> None:
+        """End waits whose callers have ended."""
+        for task_id, waits in list(self.waits.items()):
+            self._keep(task_id, [wait for wait in waits if not wait.is_abandoned])
+
+    def _keep(self, task_id: str, waits: list[ResultWait]) -> None:
+        if waits:
+            self.waits[task_id] = waits
+        elif self.waits.pop(task_id, None) is not None:
+            with suppress(Exception):  # it only reports more than is needed
+                self.subscription.unwatch((task_id,))
+
+    def _read(self, ids: set[str]) -> None:
+        waiting = list(ids)
+        for start in range(0, len(waiting), READ_AT_ONCE):
+            portion = waiting[start : start + READ_AT_ONCE]
+            try:
+                rows = self.store.get(portion)
+            except Exception as error:  # noqa: BLE001 - as above; each caller raises it
+                for task_id in portion:
+                    self._end(task_id, error)
+            else:
+                for task_id, row in rows.items():
+                    self._end(task_id, row)
+
+    def _end(self, task_id: str, result: ResultRow | Exception) -> None:
+        """End the waits for a row, those that it is about."""
+        kept = []
+        for wait in self.waits.get(task_id, ()):
+            if isinstance(result, ResultRow) and not (result.reply and wait.wanted.is_of(result, self.now())):
+                kept.append(wait)
+            else:
+                self.on_closed(wait)
+                wait.on_end(result)
+        self._keep(task_id, kept)

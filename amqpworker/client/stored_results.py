@@ -1,0 +1,122 @@
+"""
+The results of an app's messages in its store: read at once, waited for in a thread, or awaited.
+
+Decides what a caller gets: the row of a message that has ended, nothing if the time is over, or the error of the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import datetime
+from functools import partial
+from queue import Empty, SimpleQueue
+
+from amqpworker.client.awaiting import set_done, wait_until_done
+from amqpworker.client.handover import handover_to_this_loop
+from amqpworker.client.result_waits import OnEnd, ResultWait, ResultWaits, WantedResult
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, time_of
+from amqpworker.model.message_status import Status
+from amqpworker.model.progress import decode_progress
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import ResultStore
+
+LONGEST_SLICE = 0.5
+"""Seconds: a signal that another thread receives does not end a wait of this one, so that its handler would not run."""
+
+
+class StoredResults:
+    """The rows of one store, and the waits for them; safe to use from many threads."""
+
+    def __init__(self, store: ResultStore) -> None:
+        self.store = store
+        self._waits = ResultWaits(store)
+
+    def row(self, wanted: WantedResult) -> ResultRow | None:
+        """Return the row about a message, None if there is none; raises what `ResultStore.get` raises."""
+        row = self.store.get((wanted.id,)).get(wanted.id)
+        return row if wanted.is_of(row, time.time()) else None
+
+    def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """Return the row of a message that has ended, None if that takes longer; raises what `ResultStore.get` raises."""
+        row = self.row(wanted)
+        if row is not None and row.reply:
+            return row
+        until = time.monotonic() + seconds
+        ended: SimpleQueue[ResultRow | Exception] = SimpleQueue()
+        wait = self._waits.add(wanted, ended.put) if seconds > 0 else None
+        try:
+            while (left := until - time.monotonic()) > 0:
+                try:
+                    return row_or_raise(ended.get(timeout=min(left, LONGEST_SLICE)))
+                except Empty:
+                    pass
+        finally:
+            if wait is not None:
+                self._waits.abandon(wait)
+        return None
+
+    async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """As `wait`, without blocking the event loop."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        handover, ended = handover_to_this_loop(), list[ResultRow | Exception]()
+
+        def on_end(result: ResultRow | Exception) -> None:
+            ended.append(result)
+            handover.put(partial(set_done, future))
+
+        if seconds <= 0:
+            row = await asyncio.to_thread(self.row, wanted)
+            return row if row is not None and row.reply else None
+        wait = self._waits.add(wanted, on_end)
+        try:
+            await wait_until_done(future, seconds)
+        finally:
+            self._waits.abandon(wait)
+        return row_or_raise(ended[0]) if ended else None
+
+    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
+        """Begin to wait for a result: `on_end` is called in another thread, once, with its row or an error."""
+        return self._waits.add(wanted, on_end)
+
+    def abandon(self, wait: ResultWait) -> None:
+        """End a wait: its caller does not wait any more."""
+        self._waits.abandon(wait)
+
+    def status(self, wanted: WantedResult) -> Status:
+        """Return how far a message has come; raises what `ResultStore.get` raises."""
+        sent_at = None if wanted.first_sent is None else moment(wanted.first_sent)
+        row = self.row(wanted)
+        if row is None:
+            return Status(state="pending", sent_at=sent_at)
+        first_sent = time_of(row.first_sent)
+        return Status(
+            state=row.state,
+            attempt=row.attempt,
+            worker=row.worker,
+            sent_at=sent_at if first_sent is None else moment(first_sent),
+            started_at=moment(row.started_at * 1000) if row.started_at else None,
+            stored_at=moment(row.stored_at * 1000) if row.stored_at else None,
+            progress=decode_progress(row.progress) if row.progress else None,
+        )
+
+    def close(self) -> None:
+        """Close what the waits use, then the store. Both can still be used: they connect again."""
+        self._waits.close()
+        self.store.close()
+
+
+def moment(milliseconds: float) -> datetime:
+    """Return a time (milliseconds since the epoch) in UTC, the nearest one that `datetime` has."""
+    return EPOCH + min(max(milliseconds, EARLIEST), LATEST) * MILLISECOND
+
+
+def row_or_raise(result: ResultRow | Exception) -> ResultRow:
+    """Return the row that a wait has ended with, or raise its error."""
+    if isinstance(result, ResultRow):
+        return result
+    # A new one: many waits may have ended with the same.
+    if type(result) in (ConfigError, ResultStoreError):
+        raise type(result)(str(result)) from result
+    raise result
