@@ -101,6 +101,7 @@ def address_of(url: str) -> RedisAddress:
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "username": unquote(split.username) if split.username else None,
         "password": unquote(split.password) if split.password else None,
+        **({"ssl_check_hostname": True} if tls else {}),
         **options,
     }
     if split.scheme == "unix":

@@ -39,7 +39,7 @@ class Link(Protocol):
         """Connect unless it is connected."""
 
     def disconnect(self) -> None:
-        """Close the socket, without a word to the server if a parent has opened it."""
+        """Close the socket; that of a parent stays open there."""
 
     def read_response(self) -> Answer:
         """Return the next answer."""
@@ -51,7 +51,7 @@ class Link(Protocol):
 def make_link(address: RedisAddress) -> Link:
     """Return a connection that is not open yet."""
     kind: Any = UnixDomainSocketConnection if address.path else SSLConnection if address.tls else Connection
-    return cast(Link, kind(protocol=2, client_name="amqpworker", **address.parameters))
+    return cast(Link, kind(protocol=2, **address.parameters))
 
 
 def socket_of(link: Link) -> socket.socket | None:

@@ -44,7 +44,7 @@ redis.call('PUBLISH', KEYS[1], '')
 return 1
 """
 """
-Stores a value for so many milliseconds, unless the row that is there stays: as `ResultRow.replaces`, but byte by byte, since Lua
+Stores a value, for some milliseconds, unless the row that is there stays: as `ResultRow.replaces`, but byte by byte, since Lua
 compares texts as the locale of the server does. Returns -1 if a later version, or another program, wrote what is there.
 """
 

@@ -22,7 +22,7 @@ from amqpworker.results.redis_errors import ERRORS, trouble
 from amqpworker.results.redis_rows import Keys, packed
 
 LONGEST_WAIT = 3600.0
-"""Seconds of one call of the system; whoever waits longer waits again."""
+"""Seconds of one call of the system. A longer wait has several."""
 
 MOST_CHANNELS = 1000
 """Of one command: the server answers each channel by itself, and those answers are read before the next command."""

@@ -6,19 +6,23 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import pytest
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from amqpworker.testing import wait_until
+from tests.docs import ROOT
 
 PROGRAM = ("redis-server",)
+VALKEY_ROOT = ROOT / ".amqpworker/debian-trixie"
 
 
 def free_port() -> int:
@@ -30,18 +34,14 @@ class RedisServer:
     """
     The server of a folder, which runs in a `with` block, and ends with the tests however they end.
 
-    `options` are those of its configuration, in pairs of name and value. `program` is what starts a server; if it has another root,
-    `inside` is the name of the folder there.
+    `options` are those of its configuration, in pairs of name and value.
     """
 
-    def __init__(
-        self, folder: Path, *options: str, program: Sequence[str] = PROGRAM, inside: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *options: str, program: Sequence[str] = PROGRAM) -> None:
         self.folder = folder
         self.port = free_port()
         self.socket = folder / "s"
         self._program = program
-        self._inside = inside or folder
         self._options = [*options]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,8 +67,8 @@ class RedisServer:
         own = {
             "port": self.port,
             "bind": "127.0.0.1",
-            "dir": self._inside,
-            "unixsocket": self._inside / "s",
+            "dir": self.folder,
+            "unixsocket": self.folder / "s",
             "save": "",
         }
         given = [f"--{name}" if at % 2 == 0 else name for at, name in enumerate(self._options)]
@@ -117,3 +117,34 @@ class RedisServer:
         except RedisError as error:
             # it asks for a password
             return "NOAUTH" in str(error) or "Authentication" in str(error)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The server that all tests share; each uses a namespace or a database of its own."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Valkey: that of a later Debian, run with the libraries of its own root."""
+    assert (VALKEY_ROOT / "usr/bin/valkey-server").exists(), "run `make test-stores`, which fetches it"
+    (loader,) = VALKEY_ROOT.glob("usr/lib*/ld-linux-*.so.*")
+    (libraries,) = VALKEY_ROOT.glob("usr/lib/*-linux-gnu")
+    program = (str(loader), "--library-path", str(libraries), str(VALKEY_ROOT / "usr/bin/valkey-server"))
+    with RedisServer(tmp_path_factory.mktemp("valkey"), program=program) as server:
+        yield server
+
+
+@pytest.fixture
+def make_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """Start servers for one test, with options of their own."""
+    with ExitStack() as servers:
+
+        def make(*options: str) -> RedisServer:
+            folder = tmp_path / f"redis-{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            return servers.enter_context(RedisServer(folder, *options))
+
+        yield make

@@ -1,4 +1,4 @@
-"""What every result store must do, in Redis: over TCP and a Unix domain socket, and by the name of Valkey."""
+"""What every result store must do, in Redis: over TCP and a Unix domain socket, and in Valkey."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ _numbers = itertools.count()
 class TestRedis(ResultStoreContract):
     """Each test has a namespace of its own."""
 
-    scheme = "redis"
-
     @pytest.fixture(autouse=True)
     def _server(self, redis_server: RedisServer) -> None:
-        self.url = redis_server.url.replace("redis", self.scheme, 1)
+        self.url = redis_server.url
         self.prefix = f"{next(_numbers)}"
 
     def open_store(self, namespace: str) -> ResultStore:
         return open_store(self.url, f"{self.prefix}:{namespace}")
 
 
-class TestByTheNameOfValkey(TestRedis):
-    scheme = "valkey"
+class TestValkey(TestRedis):
+    @pytest.fixture(autouse=True)
+    def _server(self, valkey_server: RedisServer) -> None:
+        with valkey_server.client() as client:
+            assert "valkey_version" in client.info("server")
+        self.url = valkey_server.url.replace("redis", "valkey", 1)
+        self.prefix = f"{next(_numbers)}"
 
 
 class TestUnixSocket(TestRedis):

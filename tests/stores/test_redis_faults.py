@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -27,6 +28,12 @@ IN_URL = "pa%2Fss%23w%40rd"
 def store(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[RedisStore]:
     with closing(RedisStore(redis_server.url, request.node.name)) as store:
         yield store
+
+
+def watch_one(store: RedisStore) -> None:
+    with closing(store.subscribe()) as subscription:
+        subscription.watch(["a"])
+        subscription.wait(0)
 
 
 def refused(work: Callable[[], object], reason: str) -> ConfigError:
@@ -245,7 +252,7 @@ def test_a_login_that_is_refused_is_a_config_error_without_the_password(
         asks: list[Callable[[], object]] = [
             store.check_writable,
             lambda: store.get(["a"]),
-            lambda: store.subscribe().wait(0),
+            partial(watch_one, store),
         ]
         for error in [refused(ask, reason) for ask in asks]:
             texts += [str(error), repr(error.__cause__)]

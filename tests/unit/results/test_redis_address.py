@@ -10,7 +10,6 @@ import pytest
 
 from amqpworker.errors import ConfigError
 from amqpworker.results.redis_address import address_of
-from amqpworker.results.store import open_store
 
 SECRET = "pa/ss#w@rd"
 IN_URL = "pa%2Fss%23w%40rd"
@@ -67,7 +66,7 @@ def test_a_url_names_a_server(url: str, shown: str, expected: dict[str, Any]) ->
 )
 def test_a_url_that_names_no_server_is_refused_without_its_password(url: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
-        open_store(url, "shop")
+        address_of(url)
     assert SECRET not in str(caught.value)
     assert IN_URL not in str(caught.value)
 
