@@ -7,11 +7,12 @@ it is set up (docs/results.md). One that deletes results when its memory is full
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results.redis_address import RedisAddress, address_of
@@ -182,9 +183,7 @@ class RedisStore:
 
     def _check_eviction(self, memory: Answer) -> None:
         """Refuse a server that deletes results when its memory is full, if its user may know that at all."""
-        if isinstance(memory, NoPermissionError) or self.address.allows_eviction:
-            return
-        if isinstance(memory, ResponseError):
+        if isinstance(memory, ResponseError) or self.address.allows_eviction:
             return
         lines = (line.partition(":") for line in memory.decode("utf-8", "replace").splitlines())
         known = {name: value for name, _, value in lines}
@@ -203,6 +202,4 @@ def _parts(ids: Collection[str]) -> Iterator[list[str]]:
 
 
 def _hash(script: bytes) -> bytes:
-    import hashlib
-
     return hashlib.sha1(script, usedforsecurity=False).hexdigest().encode()  # how Redis names a script

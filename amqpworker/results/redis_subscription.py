@@ -37,6 +37,7 @@ class RedisSubscription:
         self._address = address
         self._keys = keys
         self._watched: dict[bytes, str] = {}
+        self._unwanted: list[bytes] = []
         self._link: Link | None = None
         self._pid = os.getpid()
         self._waker = Waker()
@@ -45,16 +46,18 @@ class RedisSubscription:
         """From now on, report changes of these rows, and first of all that each may have changed."""
         added = {channel: one for one in ids if (channel := self._keys.of(one)) not in self._watched}
         self._watched.update(added)
+        self._unsubscribe()
         self._send(b"SUBSCRIBE", list(added))
 
     def unwatch(self, ids: Collection[str]) -> None:
         """Report changes of these rows no longer."""
-        channels = [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
-        self._send(b"UNSUBSCRIBE", channels)
+        # the server hears of it with the next command or wait: of many at once then
+        self._unwanted += [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
 
     def wait(self, timeout: float) -> Collection[str] | None:
         """Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`."""
         self._begin_anew_in_a_child()
+        self._unsubscribe()
         until = time.monotonic() + timeout
         try:
             while True:
@@ -103,6 +106,10 @@ class RedisSubscription:
             link.disconnect()
             raise
         self._link = link
+
+    def _unsubscribe(self) -> None:
+        unwanted, self._unwanted = self._unwanted, []
+        self._send(b"UNSUBSCRIBE", unwanted)
 
     def _send(self, command: bytes, channels: Sequence[bytes]) -> None:
         self._begin_anew_in_a_child()

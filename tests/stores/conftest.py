@@ -1,7 +1,8 @@
-"""The databases that hold results in these tests: private servers, tied to the test process."""
+"""The databases that hold results in these tests: private servers, tied to the test process; and apps on a broker."""
 
 from __future__ import annotations
 
+from tests.integration.conftest import make_app
 from tests.stores.redis_server import make_redis, redis_server, valkey_server
 
-__all__ = ["make_redis", "redis_server", "valkey_server"]
+__all__ = ["make_app", "make_redis", "redis_server", "valkey_server"]

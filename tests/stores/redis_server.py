@@ -71,7 +71,9 @@ class RedisServer:
             "unixsocket": self.folder / "s",
             "save": "",
         }
-        given = [f"--{name}" if at % 2 == 0 else name for at, name in enumerate(self._options)]
+        given = [
+            part for at, text in enumerate(self._options) for part in ([f"--{text}"] if at % 2 == 0 else text.split())
+        ]
         command = [*self._program, *(text for name, value in own.items() for text in (f"--{name}", str(value))), *given]
         log = (self.folder / "log").open("ab")
         # a child of these tests ends with them

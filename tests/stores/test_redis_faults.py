@@ -142,6 +142,21 @@ def test_a_replica_stores_nothing_and_can_be_read(make_redis: MakeRedis) -> None
             reader.delete(["a"])
 
 
+def test_a_node_of_a_cluster_is_refused(make_redis: MakeRedis) -> None:
+    server = make_redis("cluster-enabled", "yes")
+    with closing(stored(server.url)) as store, pytest.raises(ConfigError, match="a cluster, which is not supported"):
+        store.check_writable()
+
+
+def test_a_server_without_scripts_is_refused(make_redis: MakeRedis) -> None:
+    server = make_redis("rename-command", "EVAL other")
+    with (
+        closing(stored(server.url)) as store,
+        pytest.raises(ConfigError, match="does not have a command that is needed"),
+    ):
+        store.check_writable()
+
+
 def test_too_few_replicas_are_named(make_redis: MakeRedis) -> None:
     server = make_redis("min-replicas-to-write", "1")
     with closing(stored(server.url)) as store:
