@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     heartbeat: int = Field(30, ge=0, le=MAX_HEARTBEAT, description="AMQP heartbeat in seconds; 0 turns it off")
     max_body: int = Field(1024 * 1024, gt=0, description="largest message body to send, in bytes")
     result_ttl: float = Field(86400.0, gt=0, description="seconds that a stored result is kept")
+    max_result_bytes: int = Field(
+        16 * 1024 * 1024, gt=0, description="largest result to store or reply, in bytes of JSON"
+    )
     log_tasks: Literal["all", "failed"] = Field(
         "failed", description="log a line when a task ends: for `all` tasks, or for those that `failed`"
     )

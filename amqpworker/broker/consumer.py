@@ -109,6 +109,11 @@ class Consumer:
         self._suspended.pause(queues)
         self.keeper.wake()
 
+    def stop_all(self, is_stopped: bool) -> None:
+        """Consume nothing and requeue what has not started, or consume again what is not paused; what runs continues."""
+        self._suspended.stop_all(is_stopped)
+        self.keeper.wake()
+
     def set_prefetch(self, prefetch: Mapping[str, int]) -> None:
         """
         Consume from these queues with another prefetch each, in place of that of their subscriptions.

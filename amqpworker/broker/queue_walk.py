@@ -155,7 +155,13 @@ class Walk:
         self._has_removed = True
         consumers = self._consumers
         self._check()
-        if not self._ask(lambda _, on_done: on_done(consumers.acknowledge(deliveries, on_removed))):
+
+        def acknowledge(_: PikaConnection, on_done: Callable[[bool], None]) -> None:
+            if has_all := consumers.acknowledge(deliveries):
+                on_removed()
+            on_done(has_all)
+
+        if not self._ask(acknowledge):
             raise self._error(self._failure or NotConnected(self._lost()))
 
     # ---- begin ------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
 """
-Which queues of a consumer are not consumed for now: left to other processes, or paused in all of them.
+Which queues of a consumer are not consumed for now: left to other processes, or paused in all of them; or none is consumed.
 
 A suspended queue keeps its channel, so that what runs can be acknowledged. What has not started of it stays, and is requeued if
 the queue is paused. As long as it is not known what is paused, no queue is subscribed to.
@@ -30,6 +30,7 @@ class SuspendedQueues:
         self._consumer = consumer
         self._wanted_left = frozenset[str]()
         self._wanted_paused = paused
+        self._wanted_stopped = self._stopped = False
         self._left = frozenset[str]()
         self._paused = paused
         self._postponed: dict[str, Subscription] = {}
@@ -44,6 +45,10 @@ class SuspendedQueues:
         """Pause these work queues, with the queues for their due messages, and no others."""
         self._wanted_paused = queues
 
+    def stop_all(self, is_stopped: bool) -> None:
+        """Consume nothing, or what is not suspended for another reason."""
+        self._wanted_stopped = is_stopped
+
     def is_postponed(self, queue: str) -> bool:
         """Return whether a queue is known to be paused, and therefore not subscribed to."""
         return self._paused is not None and queue in self._postponed
@@ -52,10 +57,10 @@ class SuspendedQueues:
 
     def apply(self, channels: Mapping[str, ConsumerChannel]) -> None:
         """Let what other threads want count from now on."""
-        left, paused = self._wanted_left, self._wanted_paused
-        if left == self._left and paused == self._paused:
+        left, paused, stopped = self._wanted_left, self._wanted_paused, self._wanted_stopped
+        if left == self._left and paused == self._paused and stopped == self._stopped:
             return
-        self._left, self._paused = left, paused
+        self._left, self._paused, self._stopped = left, paused, stopped
         for consumer_channel in list(channels.values()):
             if not consumer_channel.suspended_since or self._is_suspended(consumer_channel.work_queue):
                 self.suspend_if_wanted(consumer_channel)
@@ -98,8 +103,8 @@ class SuspendedQueues:
         return work_queue in self._left or self.is_paused(work_queue)
 
     def is_paused(self, work_queue: str) -> bool:
-        """Return whether a work queue is paused, or may be."""
-        return self._paused is None or work_queue in self._paused
+        """Return whether a work queue is paused, or may be; each one is if nothing is to be consumed."""
+        return self._paused is None or self._stopped or work_queue in self._paused
 
     def postpone(self, subscription: Subscription) -> bool:
         """Do not subscribe to a queue until it is resumed; return whether it is known to be paused."""

@@ -174,7 +174,7 @@ class WalkConsumers(ChannelListener):
             consumer.is_cancelled = True
             consumer.channel.cancel(consumer.tag, lambda: None)
 
-    def acknowledge(self, deliveries: Iterable[Delivery], on_done: Callable[[], None]) -> bool:
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> bool:
         """Remove messages from the queue, each once; false if a channel has ended, so that they are in the queue again."""
         tags: dict[PikaChannel, list[int]] = {}
         for delivery in deliveries:
@@ -187,7 +187,6 @@ class WalkConsumers(ChannelListener):
             for tag, multiple in self._trackers.setdefault(channel, AckTracker()).settle(removed):
                 channel.ack(tag, multiple)
             channel.flush()
-        on_done()
         return True
 
     # ---- requeue ----------------------------------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from amqpworker.client.cancelling import CancellingApp, announce
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.client.result_waits import WantedResult
 from amqpworker.client.stored_results import StoredResults
-from amqpworker.errors import ConfigError, ResultTimeout, TaskFailed
+from amqpworker.errors import ConfigError, InvalidResult, ResultTimeout, TaskFailed
 from amqpworker.model.message import Message
 from amqpworker.model.message_status import Status
-from amqpworker.model.reply import Reply, decode_reply
+from amqpworker.model.reply import RESULT_REFUSED, Reply, decode_reply
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
 
@@ -235,7 +235,9 @@ def _origin_at(module: str, path: str, task: str) -> Origin[Any]:
 
 
 def value_of(reply: Reply, decode: Callable[[bytes], R]) -> R:
-    """Return the value of a reply; raises TaskFailed if the task failed, InvalidResult if `decode` refuses the value."""
+    """Return the value of a reply; raises TaskFailed if the task failed, InvalidResult if its result was refused, or is by `decode`."""
     if reply.status == "failed":
+        if reply.reason == RESULT_REFUSED:
+            raise InvalidResult(f"The task is done, and its result cannot be had: {reply.text}")
         raise TaskFailed(reply.reason, reply.error_type, reply.text, reply.traceback)
     return decode(reply.value or b"null")

@@ -17,9 +17,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The task returned; `value` is its result as JSON, `None` if no caller and no store wants it."""
+    """
+    The task returned; `value` is its result as JSON, `None` if no caller and no store wants it.
+
+    `refusal` is why those who want the result cannot have it: JSON does not have what the task returned, or it is too large.
+    """
 
     value: bytes | None = None
+    refusal: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)

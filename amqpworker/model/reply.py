@@ -19,6 +19,9 @@ from amqpworker.errors import MalformedReply
 from amqpworker.model.outcome import Failure
 from amqpworker.text import encodable
 
+RESULT_REFUSED = "result-refused"
+"""The reason of a task that is done, whose result its caller cannot have."""
+
 HEAD = b'{"status":"done","value":'
 MAX_TRACEBACK = 32 * 1024
 MAX_TEXT = 8 * 1024

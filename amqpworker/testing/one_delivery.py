@@ -26,6 +26,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.middleware import Middleware, MiddlewareStack
 from amqpworker.worker.pipeline import Acceptance, Pipeline
+from amqpworker.worker.result_storer import ResultStorer, StoredRow
 from amqpworker.worker.settle import Settler
 
 if TYPE_CHECKING:
@@ -123,6 +124,15 @@ class _RecordingChannel:
         self._gathered.clear()
 
 
+class _StoresAtOnce(ResultStorer):
+    """Stores each row in the thread that puts it, and tries again at once."""
+
+    def put(self, row: StoredRow) -> None:
+        super().put(row)
+        while not self.is_idle:
+            self.store_waiting()
+
+
 class Workbench:
     """A pipeline with everything around it; `steps` is what the broker would have seen, `events` what was emitted."""
 
@@ -142,7 +152,8 @@ class Workbench:
         self.wakes = 0
         lanes: Any = _RecordingLane(self.steps)
         self.publisher: _RecordingLane = lanes
-        self.settler = Settler(lanes, store, plan, settings, self._wake, clock)
+        storer = None if store is None else _StoresAtOnce(store, clock)
+        self.settler = Settler(lanes, storer, plan, settings, self._wake, clock)
         self.settler.listeners.add(self.events.extend)
         stack = MiddlewareStack.of(middleware, self._run_coroutine)
         self.executor = TaskExecutor(tasks, store is not None, middleware=stack, clock=clock)

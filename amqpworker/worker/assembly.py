@@ -42,6 +42,7 @@ from amqpworker.worker.pipeline import Pipeline
 from amqpworker.worker.prefetch_tuner import PrefetchTuner
 from amqpworker.worker.queue_sharing import Sharing, bits_of
 from amqpworker.worker.receiver import DeliveryReceiver
+from amqpworker.worker.result_storer import ResultStorer
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
@@ -91,7 +92,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     app.producer.owner = options.app
     store = _checked_store(app)
     counters, cancels = OutcomeCounters(), Cancels()
-    settler = _settler(app, options, store, counters, wake)
+    storer = None if store is None else ResultStorer(store, on_down=lambda is_down: consumer.stop_all(is_down))  # noqa: PLW0108
+    settler = _settler(app, options, storer, counters, wake)
     limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
@@ -108,7 +110,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
     streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation), consumer)
-    watch = ConsumerWatch(consumer, places(addresses(app.url)), reporter, lambda: streams.problem)
+    where = places(addresses(app.url))
+    watch = ConsumerWatch(consumer, where, reporter, lambda: streams.problem, lambda: settler.problem)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.unknown_tasks, reporter)
@@ -154,10 +157,10 @@ def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, 
 
 
 def _settler(
-    app: App, options: WorkerOptions, store: ResultStore | None, counters: OutcomeCounters, wake: Callable[[], None]
+    app: App, options: WorkerOptions, storer: ResultStorer | None, counters: OutcomeCounters, wake: Callable[[], None]
 ) -> Settler:
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
-    settler = Settler(app.producer.publisher, store, app.plan, settings, wake)
+    settler = Settler(app.producer.publisher, storer, app.plan, settings, wake)
     # A new listener is added here, or as in `_hooks`.
     settler.listeners.add(counters.on_settled)
     return settler

@@ -22,7 +22,11 @@ LOG_EVERY = 5.0
 
 
 class ConsumerWatch(Service):
-    """Watches a consumer of the broker at `places`; `problem` returns what else prevents it from consuming at all."""
+    """
+    Watches a consumer of the broker at `places`.
+
+    `problem` returns what else prevents it from consuming at all, `store_problem` why nothing is consumed at the moment.
+    """
 
     def __init__(
         self,
@@ -30,9 +34,11 @@ class ConsumerWatch(Service):
         places: str,
         reporter: Reporter,
         problem: Callable[[], AmqpWorkerError | None] = lambda: None,
+        store_problem: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._consumer = consumer
         self._problem = problem
+        self._store_problem = store_problem
         self._broker = f"the broker at {places}"
         self._reporter = reporter
         self._reported = ""
@@ -50,6 +56,8 @@ class ConsumerWatch(Service):
 
     def _wait(self) -> tuple[str, str] | None:
         """Return what the process waits for, and why it is not available."""
+        if (text := self._store_problem()) is not None:
+            return "the result store", text
         consumer = self._consumer
         if consumer.consuming:
             return None

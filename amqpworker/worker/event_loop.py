@@ -67,9 +67,7 @@ class EventLoopRunner:
         self._tasks: dict[asyncio.Task[None], Delivery] = {}
         self._acceptance = Acceptance()
         self._stopping = False
-        # Storing a result may take a while, and would block the event loop; runner threads may be busy for long.
-        self._storing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-store")
-        # What needs no store does not wait for one that is unavailable.
+        # To publish a copy may take a while, and would block the event loop; runner threads may be busy for long.
         self._publishing = ThreadPoolExecutor(SETTLING_THREADS, thread_name_prefix="amqpworker-settle")
 
     def start(self) -> None:
@@ -155,7 +153,6 @@ class EventLoopRunner:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(loop.stop)
             thread.join(CANCEL_SECONDS * 2)
-        self._storing.shutdown(wait=False)
         self._publishing.shutdown(wait=False)
 
     # ---- in the event loop's thread ---------------------------------------------------------------------------------
@@ -211,11 +208,9 @@ class EventLoopRunner:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         match outcome:
-            case Done(value=None) | Discarded() | Requeue():
+            case Done() | Discarded() | Requeue():
                 self._settle_here(delivery, outcome, run)
-            case Done() | Dead() | Cancelled() if run is None or run.registered.stores_result:
-                self._storing.submit(self._settle_here, delivery, outcome, run)
-            case Done() | Dead() | Cancelled() | Retry() | Snooze() | Postpone() | Deferred() | Republish():
+            case Dead() | Cancelled() | Retry() | Snooze() | Postpone() | Deferred() | Republish():
                 # A copy may be too large, and end as a dead letter whose failure is stored.
                 self._publishing.submit(self._settle_here, delivery, outcome, run)
             case _:

@@ -128,6 +128,7 @@ class WorkerProcess:
             return FAILED
         self.signals.check("the app's lifespan")
         self.reporter.send_reliably(Report("ready", self.drain_timeout))
+        self.settler.start()
         for service in self.services:
             service.start()
         # It subscribes once the streams are read.
@@ -210,13 +211,14 @@ class WorkerProcess:
         self.consumer.keeper.wake()
         self.app.producer.close(CLOSE_TIMEOUT if not self.stop_now else 0.0)
         self.consumer.keeper.stop(CLOSE_TIMEOUT)
+        self.settler.stop()
         self.hooks.end()
         log.info("worker_stopped", abandoned=not finished)
         return STOPPED if finished else ABANDONED
 
     def _stop_consuming(self, until: float) -> None:
         drained = threading.Event()
-        self.settler.draining.set()
+        self.settler.drain()
         for service in self.services:
             service.drain()
         self.receiver.drain()

@@ -171,7 +171,17 @@ def from_result(run: Run, value: Any, wanted: bool, now: Callable[[], float] = t
     try:
         return Done(registered.signature.encode_result(value))
     except InvalidResult as error:
-        return Dead("failed", failure_of(error))
+        # The task has done its work: another run would do it twice, and return the same.
+        return Done(None, failure_of(error))
+
+
+def within(most: int, done: Done) -> Done:
+    """Return the outcome of a task that returned, whose result may have at most this many bytes."""
+    if done.value is None or len(done.value) <= most:
+        return done
+    return Done(
+        None, Failure("", f"the result has {len(done.value)} bytes: the setting max_result_bytes allows {most}")
+    )
 
 
 def from_exception(run: Run, error: BaseException, now: Callable[[], float] = time.time) -> Outcome:

@@ -137,13 +137,5 @@ class Pipeline:
             self._stored_cancels.close()
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        """Settle in any case: if that fails, the delivery is dead-lettered instead, or requeued."""
-        try:
-            self._settler.settle(delivery, outcome, run)
-        except BaseException as error:  # noqa: BLE001 - as above
-            following = outcomes.from_settle_error(delivery, outcome, error)
-            try:
-                self._settler.settle(delivery, following, run)
-            except BaseException as another:
-                log.error("not_settled", queue=delivery.queue, exc_info=another)
-                self._settler.settle(delivery, outcomes.REQUEUE)
+        """Settle a delivery."""
+        self._settler.settle(delivery, outcome, run)

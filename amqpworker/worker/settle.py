@@ -10,17 +10,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from itertools import chain, repeat
+from functools import partial
 from logging import DEBUG, INFO
 from typing import TYPE_CHECKING, assert_never
 
 from amqpworker.broker.labels import process_name
-from amqpworker.errors import AmqpWorkerError, InvalidArguments
+from amqpworker.errors import InvalidArguments
 from amqpworker.hooks import Listeners, Settled
 from amqpworker.log.logger import get_logger
 from amqpworker.model.cancel import REASON as CANCELLED
 from amqpworker.model.clock import CLOCK, Clock
-from amqpworker.model.headers import UnusableHeader, first_sent_text, read_headers
+from amqpworker.model.headers import UnusableHeader, read_headers
 from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
     Cancelled,
@@ -28,7 +28,6 @@ from amqpworker.model.outcome import (
     Deferred,
     Discarded,
     Done,
-    Failure,
     Outcome,
     Postpone,
     Republish,
@@ -36,16 +35,18 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
-from amqpworker.model.reply import encode_done, encode_failed
-from amqpworker.results.result_writer import ResultWriter
-from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.model.reply import RESULT_REFUSED, encode_done, encode_failed
 from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
+from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
 from amqpworker.worker.executor import attempt_and_first_run
 from amqpworker.worker.outcomes import REQUEUE
+from amqpworker.worker.replying import Replying
+from amqpworker.worker.result_storer import ResultStorer
+from amqpworker.worker.storing import OnFailure, Storing
 from amqpworker.worker.unknown_task_counts import UnknownTaskCounts
 
 if TYPE_CHECKING:
@@ -56,30 +57,30 @@ log = get_logger(__name__)
 # As `Settled(…)` without its Python function, which takes as long as all else here: one is made for each delivery.
 new_tuple = tuple.__new__
 
-REPLY_TIMEOUT = 5.0
 MAX_LOGGED = 200
-RESULT_REFUSED = "result-refused"
-STORE_PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
 class Settler:
     """
     Settles deliveries, and reports each to the `listeners`.
 
-    `settle` is called by the threads that run tasks, `flush` by the consumer's I/O thread, also after each `wake`.
+    `storer` is None if no results are stored. `settle` is called by the threads that run tasks, `flush` by the consumer's I/O thread, also after each `wake`.
     """
 
     def __init__(
         self,
         publisher: Publisher,
-        store: ResultStore | None,
+        storer: ResultStorer | None,
         plan: Plan,
         settings: Settings,
         wake: Callable[[], None],
         clock: Clock = CLOCK,
     ) -> None:
-        self._replies = publisher.replies
-        self._results = None if store is None else ResultWriter(store, settings.result_ttl, clock.now)
+        self.storer = storer
+        self._worker, self._now = process_name(), clock.now
+        self._storing = Storing(storer, self._worker, settings.result_ttl, clock.now, self._requeue)
+        self._replying = Replying(publisher.replies, self._ack)
+        self._most_bytes = settings.max_result_bytes
         self._names = plan.names
         self._done_level = INFO if settings.log_tasks == "all" else DEBUG
         self.copies = CopyPublisher(publisher.copies, settings.send_timeout, plan.worker_requirements, wake, clock)
@@ -87,28 +88,49 @@ class Settler:
         self.unknown_tasks = UnknownTaskCounts(clock.monotonic)
         self.draining = threading.Event()
         self._wake = wake
-        self._now = clock.now
-        self._worker = process_name()
         self._acks: deque[Settled] = deque()
         self._requeues: deque[Settled] = deque()
-        self._replying: set[Delivery] = set()
         self._flushing = False
 
     # ---- by runner threads ------------------------------------------------------------------------------------------
 
-    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:  # noqa: PLR0912 - a case for each
+    def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """
-        Act on an outcome; `run` is None if the task was not started.
+        Act on an outcome in any case: if that fails, the delivery is dead-lettered instead, or requeued.
 
-        Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published.
+        `run` is None if the task was not started.
         """
         settled = new_tuple(Settled, (delivery, outcome, run, self._now(), None, False))
+        try:
+            self._act(settled, outcome)
+        except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
+            self._settle_instead(settled, error)
+
+    def _settle_instead(self, settled: Settled, error: BaseException) -> None:
+        """Settle a delivery whose outcome could not be settled, by another outcome."""
+        following = outcomes.from_settle_error(settled.delivery, settled.outcome, error)
+        again = settled._replace(outcome=following)
+        try:
+            if isinstance(following, Dead):
+                self._dead_letter(again, following, self._give_up)
+            else:
+                self._act(again, following)
+        except BaseException as another:  # noqa: BLE001 - as above
+            self._give_up(again, another)
+
+    def _give_up(self, settled: Settled, error: BaseException) -> None:
+        log.error("not_settled", queue=settled.queue, exc_info=error)
+        self._requeue(settled)
+
+    def _act(self, settled: Settled, outcome: Outcome) -> None:  # noqa: PLR0912 - a case for each
+        """Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published."""
+        delivery, run = settled.delivery, settled.run
         match outcome:
             case Done():
                 if run is not None and log.wants(self._done_level):
                     self._log_done(settled)
-                if outcome.value is not None:
-                    self._store_and_reply(settled, "done", encode_done(outcome.value))
+                if outcome.value is not None or outcome.refusal is not None:
+                    self._done(settled, outcome)
                 else:
                     self._acks.append(settled)  # as `_ack`, with a call less for most deliveries
                     self._wake()
@@ -119,7 +141,7 @@ class Settler:
             case Deferred():
                 self._defer(settled, outcome)
             case Dead():
-                self._dead_letter(settled, outcome)
+                self._dead_letter(settled, outcome, self._settle_instead)
             case Cancelled():
                 self._cancel(settled, outcome)
             case Discarded(reason):
@@ -144,79 +166,32 @@ class Settler:
         self._requeues.append(settled._replace(outcome=REQUEUE))
         self._wake()
 
+    def _done(self, settled: Settled, done: Done) -> None:
+        """Store the result and reply; if those who want it cannot have it, they get a refusal, and the task is done all the same."""
+        done = outcomes.within(self._most_bytes, done)
+        if done.refusal is None:
+            self._store_and_reply(settled, "done", encode_done(done.value))
+            return
+        log.error(
+            "result_refused",
+            id=settled.id,
+            task=settled.task,
+            queue=settled.queue,
+            reason=done.refusal.text[:MAX_LOGGED],
+        )
+        reply = encode_failed(RESULT_REFUSED, done.refusal)
+        self._store_and_reply(settled._replace(result_refused=True), "done", reply)
+
     def _store_and_reply(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> None:
         """Store a result and reply, then acknowledge; requeue the delivery if the store remains unavailable."""
-        stored = self._stored(settled, state, reply, replaces)
-        if stored is None:
-            self._requeue(settled)
-        elif settled.delivery.properties.reply_to:
-            self._reply(stored, reply)
-        else:
-            self._ack(stored)
 
-    def _stored(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> Settled | None:
-        """
-        Store a result, and retry while the store is unavailable; return None if the worker stops or the channel is lost.
+        def then(stored: Settled, reply: bytes) -> None:
+            if stored.delivery.properties.reply_to:
+                self._replying.reply(stored, reply)
+            else:
+                self._ack(stored)
 
-        If it does not replace one, a result of this message that is stored already stays.
-        Requeuing the message instead would run its task again and again, and use up the delivery limit of its queue.
-        If the store can never hold the result, a failure with the reason `result-refused` is stored in its place, and what is
-        returned has that mark.
-        """
-        delivery, run, task_id = settled.delivery, settled.run, settled.id
-        wanted = run is None or run.registered.stores_result
-        if self._results is None or task_id is None or not wanted:
-            return settled
-        first_sent = first_sent_text(delivery.properties.headers)
-        write = self._results.write if replaces else self._results.write_unless_there
-        for pause in chain(STORE_PAUSES, repeat(STORE_PAUSES[-1])):
-            error = write(task_id, state, settled.task or "", reply, first_sent)
-            if error is None:
-                return settled
-            if isinstance(error, ResultNotStorable):
-                log.error("result_refused", id=task_id, queue=delivery.queue, size=len(reply), reason=str(error))
-                if settled.result_refused:
-                    return settled
-                settled = settled._replace(result_refused=True)
-                state, reply = "failed", _refusal(error)
-                continue
-            log.warning("result_not_stored", id=task_id, reason=str(error))
-            if not delivery.channel.is_open or self.draining.wait(pause):
-                break
-        return None
-
-    def _reply(self, settled: Settled, body: bytes, last: bool = False) -> None:
-        """
-        Reply, then acknowledge even if the reply was not sent: replies are best effort, and have a timeout.
-
-        If a reply is too large, its caller gets that error instead, unless this is the `last` attempt.
-        """
-        delivery = settled.delivery
-
-        def on_replied(error: AmqpWorkerError | None) -> None:
-            if isinstance(error, InvalidArguments) and not last:
-                log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
-                self._reply(settled, _refusal(error), last=True)
-                return
-            if error is not None:
-                log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
-            self._ack(settled)
-            self._replying.discard(delivery)
-
-        if not envelope.is_valid_reply_to(delivery.properties.reply_to or ""):
-            last = True
-            on_replied(InvalidArguments("its reply_to is not an address that RabbitMQ makes"))
-            return
-        self._replying.add(delivery)
-        try:
-            self._replies.publish(
-                envelope.publication_of_reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=on_replied
-            )
-        except InvalidArguments as error:
-            on_replied(error)
-        except BaseException:
-            self._replying.discard(delivery)
-            raise
+        self._storing.store_then(settled, state, reply, then, self._settle_instead, replaces)
 
     def _retry(self, settled: Settled, outcome: Retry | Snooze) -> None:
         identity = _identity_of(settled)
@@ -264,14 +239,14 @@ class Settler:
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
         """Settle as failed without a dead letter; a result that is stored already stays."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
-        self._store_and_reply(settled, "failed", encode_failed(CANCELLED, outcome.failure), replaces=False)
+        self._store_and_reply(settled, "cancelled", encode_failed(CANCELLED, outcome.failure), replaces=False)
 
     def _republish(self, settled: Settled) -> None:
         delivery = settled.delivery
         log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
         self._replace(settled, envelope.republished(delivery, self._names))
 
-    def _dead_letter(self, settled: Settled, dead: Dead) -> None:
+    def _dead_letter(self, settled: Settled, dead: Dead, on_failure: OnFailure) -> None:
         """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
         delivery = settled.delivery
         task_id = settled.id or new_id()
@@ -288,9 +263,10 @@ class Settler:
             error_text=failure.text[:MAX_LOGGED],
         )
         reply = encode_failed(dead.reason, failure)
-        if self._stored(settled, "failed", reply) is None:
-            self._requeue(settled)
-            return
+        self._storing.store_then(settled, "failed", reply, partial(self._publish_letter, dead, task_id), on_failure)
+
+    def _publish_letter(self, dead: Dead, task_id: str, settled: Settled, reply: bytes) -> None:
+        delivery = settled.delivery
         whole = envelope.dead_lettered(delivery, dead, task_id, self._worker, self._names, settled.at)
         refusal: InvalidArguments | None = None
         for letter in envelope.shrink_to_fit(whole):
@@ -315,7 +291,7 @@ class Settler:
             if reply is None:
                 self._ack(settled)
             else:
-                self._reply(settled, reply)
+                self._replying.reply(settled, reply)
 
         self.copies.publish(Copy(settled.delivery, copy, on_confirmed, lambda: self._requeue(settled)))
 
@@ -360,15 +336,32 @@ class Settler:
             self.listeners.emit(events)
 
     @property
+    def problem(self) -> str | None:
+        """Why nothing new is started: results cannot be stored; None if there is no problem."""
+        return None if self.storer is None else self.storer.problem
+
+    def start(self) -> None:
+        """Start the thread that stores results, if any are stored; raises ThreadLimitReached without room for it."""
+        if self.storer is not None:
+            self.storer.start()
+
+    def stop(self) -> None:
+        """End that thread once all is stored."""
+        if self.storer is not None:
+            self.storer.stop()
+
+    def drain(self) -> None:
+        """Wait for nothing that does not work: the process stops."""
+        self.draining.set()
+        if self.storer is not None:
+            self.storer.drain()
+
+    @property
     def is_idle(self) -> bool:
         """Whether everything is settled and reported."""
         # In the order in which a delivery goes through them, so that one that moves on meanwhile is seen further down.
-        return self.copies.is_idle and not (self._replying or self._requeues or self._acks or self._flushing)
-
-
-def _refusal(error: Exception) -> bytes:
-    """Return the reply that takes the place of one that cannot be stored or sent."""
-    return encode_failed(RESULT_REFUSED, Failure("", str(error)))
+        steps = self._storing, self.copies, self._replying
+        return all(step.is_idle for step in steps) and not (self._requeues or self._acks or self._flushing)
 
 
 def _identity_of(settled: Settled) -> envelope.RunIdentity:

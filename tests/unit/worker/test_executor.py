@@ -280,13 +280,15 @@ def test_a_task_that_stores_no_result_still_has_one_for_its_caller() -> None:
     assert outcome_of(runner, delivery_of(reply_to="r")) == Done(b"5")
 
 
-def test_a_result_that_does_not_match_its_type_hint_is_a_failure() -> None:
+def test_a_result_that_does_not_match_its_type_hint_is_refused_and_its_task_is_done() -> None:
     def wrong() -> int:
         return "text"  # type: ignore[return-value]
 
-    outcome = dead(outcome_of(runner_of(wrong, stores=True), delivery_of()))
-    assert outcome.reason == "failed"
-    assert "InvalidResult" in outcome.failure.error_type
+    outcome = outcome_of(runner_of(wrong, stores=True), delivery_of())
+    assert isinstance(outcome, Done)
+    assert outcome.refusal is not None
+    assert "InvalidResult" in outcome.refusal.error_type
+    assert outcome_of(runner_of(wrong, stores=False), delivery_of()) == Done(), "no one wants it"
 
 
 def test_a_coroutine_that_a_plain_function_returns_is_a_failure() -> None:

@@ -24,7 +24,6 @@ from amqpworker.model.outcome import (
     Snooze,
 )
 from amqpworker.results.store import ResultNotStorable
-from amqpworker.worker import settle as settle_module
 from tests.unit.worker.settling import DEAD, FAILURE, NAMES, RETRY, Bench
 
 LOST = Unconfirmed("the connection was lost")
@@ -33,11 +32,6 @@ LOST = Unconfirmed("the connection was lost")
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
-
-
-@pytest.fixture(autouse=True)
-def _without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle_module, "STORE_PAUSES", (0.0, 0.0))
 
 
 def retry_copies(bench: Bench) -> None:
@@ -366,7 +360,7 @@ def test_writing_to_an_unavailable_store_is_retried_until_it_succeeds_and_the_ta
 
 
 def test_a_message_is_requeued_if_the_store_is_unavailable_when_the_worker_stops(bench: Bench) -> None:
-    bench.store.at_failure = bench.settler.draining.set
+    bench.store.at_failure = bench.settler.drain
     bench.store.failures = 1000
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
@@ -374,20 +368,69 @@ def test_a_message_is_requeued_if_the_store_is_unavailable_when_the_worker_stops
 
 
 def test_a_message_whose_failure_cannot_be_stored_is_requeued_without_a_dead_letter(bench: Bench) -> None:
-    bench.store.at_failure = bench.settler.draining.set
+    bench.store.at_failure = bench.settler.drain
     bench.store.failures = 1000
     delivery = bench.delivery()
     bench.settler.settle(delivery, DEAD, bench.started(delivery))
     assert bench.flush() == [("nack", 1)]
 
 
-def test_an_unavailable_store_does_not_delay_a_drain(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settle_module, "STORE_PAUSES", (60.0,))
-    bench.settler.draining.set()
+def test_an_unavailable_store_does_not_delay_a_drain(bench: Bench) -> None:
+    bench.settler.drain()
     bench.store.failures = 1000
     delivery = bench.delivery()
     bench.settler.settle(delivery, Done(b"1"), bench.started(delivery))
     assert bench.flush() == [("nack", 1)]
+    assert bench.store.failures == 999
+
+
+def test_a_result_that_is_too_large_is_refused_and_the_task_is_done() -> None:
+    bench = Bench(max_result_bytes=3)
+    for value, body in ((b"123", {"status": "done", "value": 123}), (b"1234", None)):
+        delivery = bench.delivery(message_id=value.decode(), reply_to="answers", correlation_id="c-1")
+        bench.settler.settle(delivery, Done(value), bench.started(delivery))
+        kept, (reply,) = bench.store.reply(value.decode()), [bench.publisher.underway.pop().publication.body]
+        assert kept == json.loads(reply)
+        assert bench.store.rows[value.decode()].state == "done"
+        assert body is None or kept == body
+    assert (kept["reason"], kept["error"]) == (
+        "result-refused",
+        "the result has 4 bytes: the setting max_result_bytes allows 3",
+    )
+
+
+def test_what_the_task_returned_and_json_has_not_is_refused_and_the_task_is_done(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = bench.delivery()
+    outcome = Done(None, Failure("amqpworker.errors.InvalidResult", "Task 'example': the return value: no"))
+    bench.settler.settle(delivery, outcome, bench.started(delivery))
+    assert bench.flush() == [("store", "id-1"), ("ack", 1, False)], "no other run, no dead letter"
+    assert (bench.store.rows["id-1"].state, bench.store.reply("id-1")["reason"]) == ("done", "result-refused")
+    assert "result_refused" in caplog.text
+
+
+# ---- what cannot be settled -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("outcome", [RETRY, DEAD])
+def test_an_exception_while_settling_makes_a_dead_letter_also_after_a_result_is_stored(
+    bench: Bench, error: Exception, outcome: Outcome
+) -> None:
+    delivery = bench.delivery()
+    bench.publisher.refusals.append(error)
+    bench.settler.settle(delivery, outcome, bench.started(delivery))
+    assert bench.flush()[-1] == ("publish", NAMES.dead, "work")
+    bench.publisher.confirm()
+    assert bench.flush() == [("ack", 1, False)]
+
+
+def test_a_message_that_cannot_be_dead_lettered_is_requeued(bench: Bench) -> None:
+    delivery = bench.delivery()
+    bench.publisher.refusals += [RuntimeError("a defect"), RuntimeError("again")]
+    bench.settler.settle(delivery, RETRY, bench.started(delivery))
+    assert bench.flush()[-1] == ("nack", 1)
 
 
 def test_storing_is_not_retried_for_a_message_that_is_redelivered_anyway(bench: Bench) -> None:
@@ -450,7 +493,7 @@ def test_the_result_of_a_cancelled_message_stays_if_there_is_one(bench: Bench) -
 
 def test_a_cancelled_message_is_requeued_if_its_failure_cannot_be_stored(bench: Bench) -> None:
     bench.store.failures = 10**6
-    bench.store.at_failure = lambda: bench.settler.draining.set()  # noqa: PLW0108
+    bench.store.at_failure = bench.settler.drain
     delivery = bench.delivery()
     bench.settler.settle(delivery, Cancelled())
     assert bench.flush() == [("nack", 1)]

@@ -16,7 +16,7 @@ import pytest
 from amqpworker.broker.consumer_channel import ConsumerChannel, Subscription
 from amqpworker.errors import NoCurrentTask
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Dead, Done, Outcome, Requeue, Retry
+from amqpworker.model.outcome import Dead, Done, Outcome, Retry
 from amqpworker.worker.context import Run, current
 from amqpworker.worker.executor import TaskExecutor
 from amqpworker.worker.pipeline import Pipeline
@@ -26,17 +26,12 @@ from tests.unit.worker.settling import Bench, NoIsolation, registered
 
 
 class Settled:
-    """A settler that notes outcomes; `breaks` are raised, one a call."""
+    """A settler that notes outcomes."""
 
     def __init__(self) -> None:
         self.outcomes: list[tuple[int, Outcome]] = []
-        self.breaks: list[BaseException] = []
-        self.threads: set[str] = set()
 
     def settle(self, delivery: Delivery, outcome: Outcome, _run: Run | None = None) -> None:
-        self.threads.add(threading.current_thread().name)
-        if self.breaks:
-            raise self.breaks.pop(0)
         self.outcomes.append((delivery.tag, outcome))
 
     def of(self, delivery: Delivery) -> Outcome:
@@ -233,28 +228,6 @@ def test_a_message_is_settled_even_if_its_policy_raises_a_base_exception(scene: 
     assert isinstance(scene.settled.of(bad), Dead)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a defect"), KeyboardInterrupt()], ids=repr)
-def test_an_exception_while_settling_makes_a_dead_letter(scene: Scene, error: BaseException) -> None:
-    def fine() -> None: ...
-
-    runners = (scene.task(fine), scene.start())[-1]
-    scene.settled.breaks.append(error)
-    first = scene.put(runners, "fine")
-    scene.wait_for(1)
-    assert isinstance(scene.settled.of(first), Dead)
-
-
-def test_a_message_that_cannot_be_dead_lettered_is_requeued(scene: Scene) -> None:
-    def fine() -> None: ...
-
-    runners = (scene.task(fine), scene.start())[-1]
-    scene.settled.breaks += [RuntimeError("a defect"), RuntimeError("again")]
-    first, second = scene.put(runners, "fine"), scene.put(runners, "fine")
-    scene.wait_for(2)
-    assert scene.settled.of(first) == Requeue()
-    assert scene.settled.of(second) == Done()
-
-
 def test_current_returns_a_run_only_in_the_thread_of_the_run(scene: Scene) -> None:
     seen: list[Any] = []
 
@@ -428,7 +401,6 @@ def test_a_coroutine_that_waits_for_a_slot_can_still_be_requeued(scene: Scene) -
 
 
 def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
-    """Neither to start, nor to be settled, which with a store must not block the event loop."""
     go = threading.Event()
 
     def hold() -> None:
@@ -443,43 +415,8 @@ def test_a_coroutine_does_not_wait_for_a_thread(scene: Scene) -> None:
     try:
         scene.wait_for(1)
         assert scene.settled.of(later) == Done(b"1")
-        assert not any("event-loop" in name for name in scene.settled.threads)
     finally:
         go.set()
-
-
-def test_outcomes_without_a_result_do_not_wait_for_an_unavailable_store(scene: Scene) -> None:
-    away = threading.Event()
-    settle = scene.settled.settle
-
-    def settle_slowly(delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
-        if isinstance(outcome, Done) and run is not None and run.registered.stores_result:
-            away.wait(30)
-        settle(delivery, outcome, run)
-
-    scene.settled.settle = settle_slowly  # type: ignore[method-assign]
-
-    async def give() -> int:
-        return 1
-
-    async def fail() -> None:
-        raise LookupError
-
-    async def fail_for_good() -> None:
-        raise LookupError
-
-    scene.task(give, stores=True)
-    scene.task(fail, retry=[1])
-    scene.task(fail_for_good)
-    runners = scene.start(async_tasks=4)
-    results = [scene.put(runners, "give") for _ in range(8)]
-    failed, dead = scene.put(runners, "fail"), scene.put(runners, "fail_for_good")
-    scene.wait_for(2)
-    assert isinstance(scene.settled.of(failed), Retry)
-    assert isinstance(scene.settled.of(dead), Dead)
-    assert len(scene.settled.outcomes) == 2
-    away.set()
-    scene.wait_for(2 + len(results))
 
 
 def test_each_coroutine_has_a_current_run_of_its_own(scene: Scene) -> None:

@@ -1,0 +1,104 @@
+"""
+Store a result before what follows it, and a refusal in its place if the store can never hold it.
+
+Decides what a row has. `result_storer` decides when it is stored, and when no longer to try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.hooks import Settled
+from amqpworker.log.logger import get_logger
+from amqpworker.model.headers import first_sent_text
+from amqpworker.model.outcome import Failure
+from amqpworker.model.reply import RESULT_REFUSED, encode_failed
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import ResultNotStorable
+from amqpworker.worker.result_storer import ResultStorer, StoredRow
+
+log = get_logger(__name__)
+
+Then = Callable[[Settled, bytes], None]
+"""What follows: it gets the reply, and whether the store has refused the result."""
+
+OnFailure = Callable[[Settled, BaseException], None]
+
+
+class Storing:
+    """
+    Stores what becomes of deliveries; `storer` is None if nothing is stored.
+
+    `requeue` is called with a delivery whose result could not be stored.
+    """
+
+    def __init__(
+        self,
+        storer: ResultStorer | None,
+        worker: str,
+        ttl: float,
+        now: Callable[[], float],
+        requeue: Callable[[Settled], None],
+    ) -> None:
+        self.storer = storer
+        self._worker = worker
+        self._ttl = ttl
+        self._now = now
+        self._requeue = requeue
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all is stored, and what follows is done."""
+        return self.storer is None or self.storer.is_idle
+
+    def store_then(
+        self, settled: Settled, state: str, reply: bytes, then: Then, on_failure: OnFailure, replaces: bool = True
+    ) -> None:
+        """
+        Store a result, then do what follows; at once if none is stored. Requeue the delivery if the store remains unavailable.
+
+        What follows a commit is done in another thread; `on_failure` is called with what it raises there.
+        If it does not replace one, a result of this message that is stored already stays.
+        """
+        storer, run = self.storer, settled.run
+        if storer is None or settled.id is None or not (run is None or run.registered.stores_result):
+            then(settled, reply)
+            return
+        delivery = settled.delivery
+
+        def on_stored(error: ResultStoreError | None) -> None:
+            try:
+                if error is None:
+                    then(settled, reply)
+                elif isinstance(error, ResultNotStorable):
+                    self._store_refusal(settled, state, error, partial(_with_reply, then, reply), on_failure)
+                else:
+                    self._requeue(settled)
+            except BaseException as failure:  # noqa: BLE001 - a message must not stay unsettled
+                on_failure(settled, failure)
+
+        row = self._row_of(settled, state, reply)
+        storer.put(StoredRow(row, on_stored, lambda: delivery.channel.is_open, replaces))
+
+    def _store_refusal(
+        self, settled: Settled, state: str, error: ResultNotStorable, then: Then, on_failure: OnFailure
+    ) -> None:
+        log.error("result_refused", id=settled.id, task=settled.task, queue=settled.queue, reason=str(error))
+        refusal = encode_failed(RESULT_REFUSED, Failure("", str(error)))
+        if settled.result_refused:
+            then(settled, refusal)
+        else:
+            self.store_then(settled._replace(result_refused=True), state, refusal, then, on_failure)
+
+    def _row_of(self, settled: Settled, state: str, reply: bytes) -> ResultRow:
+        run, now = settled.run, self._now()
+        started = (run.attempt, self._worker, run.started) if run is not None else (0, "", 0.0)
+        first_sent = first_sent_text(settled.delivery.properties.headers)
+        return ResultRow(settled.id or "", state, settled.task or "", reply, first_sent, now, now + self._ttl, *started)
+
+
+def _with_reply(then: Then, reply: bytes, settled: Settled, _: bytes) -> None:
+    """Do what follows with the reply itself: only the store cannot have it."""
+    then(settled, reply)
