@@ -74,7 +74,7 @@ test-operating: setup ## what operators do with queues and messages: list, cance
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/operating $(ARGS)
 
-test-stores: setup ## results in Redis and Valkey: the contract, servers that are killed, stopped, full or refuse a user; needs root
+test-stores: setup ## results in PostgreSQL, pgbouncer, Redis and Valkey: the contract, servers that are killed, stopped, full or wrong; needs root
 	@scripts/stores.sh
 	@scripts/valkey.sh
 	$(PYTHON) -m pytest tests/stores $(ARGS)

@@ -86,9 +86,7 @@ except ConfigError as error:
 
 def test_a_missing_package_is_named_with_its_extra() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_REDIS], capture_output=True, text=True, check=True)
-    assert done.stdout == (
-        "results='redis://u:***@h/0' needs the extra 'redis': install it with pip install 'amqpworker[redis]'.\n"
-    )
+    assert done.stdout.startswith("results='redis://u:***@h/0' needs redis: pip install 'amqpworker[redis]' (")
 
 
 def test_redis_is_imported_only_for_a_store_that_needs_it() -> None:

@@ -81,6 +81,15 @@ def test_an_unknown_store_is_refused_with_those_that_are_known_and_without_a_pas
         open_store(url, "shop")
 
 
+def test_a_store_of_another_package_gets_declare_if_it_takes_it(package: Path) -> None:
+    (package / "not_there.py").write_text("def Store(url, namespace, *, declare): return (url, namespace, declare)\n")
+    try:
+        assert open_store("lost://h", "shop", declare=False) == ("lost://h", "shop", False)
+        assert open_store("memory://h", "shop", declare=False).get(["a"]) == {}
+    finally:
+        sys.modules.pop("not_there", None)
+
+
 def test_a_scheme_of_ours_needs_no_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "importlib.metadata", raising=False)
     assert isinstance(open_store(f"sqlite:///{tmp_path}/results.db", "shop"), SqliteStore)
