@@ -75,7 +75,11 @@ def exchange(link: Link, commands: Sequence[bytes]) -> list[Answer]:
             with suppress(redis.ConnectionError, OSError):
                 _answer(link)
         raise
-    return [_answer(link) for _ in commands]
+    answers = [_answer(link) for _ in commands]
+    if any(isinstance(answer, redis.ReadOnlyError | redis.MasterDownError) for answer in answers):
+        # after a failover the same address may lead to the new primary, but not this connection
+        link.disconnect()
+    return answers
 
 
 def send(link: Link, data: bytes) -> None:

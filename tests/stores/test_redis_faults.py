@@ -142,6 +142,19 @@ def test_a_replica_stores_nothing_and_can_be_read(make_redis: MakeRedis) -> None
             reader.delete(["a"])
 
 
+def test_a_connection_to_a_primary_that_has_become_a_replica_is_not_used_again(make_redis: MakeRedis) -> None:
+    """Its address may lead to the new primary by now."""
+    server = make_redis()
+    with closing(stored(server.url)) as store:
+        put(store, "before")
+        assert server.info("connected_clients") == 2
+        server.command("REPLICAOF", "127.0.0.1", server.port)
+        assert "it is a replica" in error_of(store, row("a"), row("b"))
+        assert server.info("connected_clients") == 1
+        server.command("REPLICAOF", "NO", "ONE")
+        put(store, "after")
+
+
 def test_a_node_of_a_cluster_is_refused(make_redis: MakeRedis) -> None:
     server = make_redis("cluster-enabled", "yes")
     with closing(stored(server.url)) as store, pytest.raises(ConfigError, match="a cluster, which is not supported"):

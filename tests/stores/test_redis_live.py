@@ -106,7 +106,9 @@ def test_a_worker_does_not_start_with_a_server_that_evicts(make_app: MakeApp, ma
         pass
 
 
-def test_a_caller_gets_an_error_while_the_server_is_away(vhost: Broker, make_app: MakeApp, make_redis: MakeRedis) -> None:
+def test_a_caller_gets_an_error_while_the_server_is_away(
+    vhost: Broker, make_app: MakeApp, make_redis: MakeRedis
+) -> None:
     server = make_redis()
     app = make_app(results=server.url)
 
