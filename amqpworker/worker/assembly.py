@@ -90,10 +90,8 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
 
     # The path of a delivery, built from its end: each part needs the one after it.
     app.producer.owner = options.app
-    store = _checked_store(app)
-    counters, cancels = OutcomeCounters(), Cancels()
-    storer = None if store is None else ResultStorer(store, on_down=lambda is_down: consumer.stop_all(is_down))  # noqa: PLW0108
-    settler = _settler(app, options, storer, counters, wake)
+    store, counters, cancels = _checked_store(app), OutcomeCounters(), Cancels()
+    settler = _settler(app, options, counters, wake, lambda is_down: consumer.stop_all(is_down))  # noqa: PLW0108
     limits = Limits(lambda _: stop_request.wake(), is_cancelled=cancels.is_cancelled)
     isolation = _isolation(app, options, setup.folder)
     middleware = MiddlewareStack.of(app.middleware, lambda *given: runners.event_loop.run_coroutine(*given))  # noqa: PLW0108
@@ -110,8 +108,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     app.users.worker_started()
     lifespan = _lifespan(app, runners, stop_request)
     streams = _streams(app, options, pauses, CancelledRuns(cancels, runners, isolation), consumer)
-    where = places(addresses(app.url))
-    watch = ConsumerWatch(consumer, where, reporter, lambda: streams.problem, lambda: settler.problem)
+    watch = _watch(app, consumer, reporter, streams, settler)
     sharing = _sharing(app, recorder, runners, consumer)
     app_code, children = AppCode(lifespan, runners), ChildrenOfTasks(setup.children, runners, reporter.has_parent)
     hooks, unknown_tasks = _hooks(app, settler, runners), UnknownTasksReport(settler.unknown_tasks, reporter)
@@ -156,9 +153,20 @@ def _record_beats(recorder: Recorder, consumer: Consumer, publisher: Publisher, 
     runners.event_loop.beat = lambda: recorder.beat(EVENT_LOOP)
 
 
+def _watch(app: App, consumer: Consumer, reporter: Reporter, streams: Streams, settler: Settler) -> ConsumerWatch:
+    where = places(addresses(app.url))
+    return ConsumerWatch(consumer, where, reporter, lambda: streams.problem, lambda: settler.problem)
+
+
 def _settler(
-    app: App, options: WorkerOptions, storer: ResultStorer | None, counters: OutcomeCounters, wake: Callable[[], None]
+    app: App,
+    options: WorkerOptions,
+    counters: OutcomeCounters,
+    wake: Callable[[], None],
+    on_store_down: Callable[[bool], None],
 ) -> Settler:
+    store = app.store()
+    storer = None if store is None else ResultStorer(store, on_down=on_store_down)
     settings = app.settings.model_copy(update={"log_tasks": options.log_tasks or app.settings.log_tasks})
     settler = Settler(app.producer.publisher, storer, app.plan, settings, wake)
     # A new listener is added here, or as in `_hooks`.

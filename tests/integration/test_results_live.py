@@ -13,9 +13,8 @@ from typing import Any
 import pika
 import pytest
 
-from amqpworker import App, CallTimeout, ResultTimeout, TaskFailed, current
+from amqpworker import App, CallTimeout, InvalidResult, ResultTimeout, TaskFailed, current
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results.result_writer import ResultWriter
 from amqpworker.results.row import ResultRow
 from amqpworker.worker.outcomes import CLOCKS_APART
 from tests.support import Broker, wait_until
@@ -147,7 +146,7 @@ def test_a_store_that_fails_at_first_is_asked_again_and_the_task_runs_once(
         return 7
 
     with running(storing, threads=1) as worker:
-        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
+        monkeypatch.setattr(worker.process.settler.storer, "_store", store)
         assert give.send().result(timeout=10) == 7
     assert ran == [1]
     assert store.attempts == 3
@@ -165,7 +164,7 @@ def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
         return 7
 
     with running(storing, threads=1) as worker:
-        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(Unsteady(None, 10**6), 60))
+        monkeypatch.setattr(worker.process.settler.storer, "_store", Unsteady(None, 10**6))
         sent = give.send()
         wait_until(lambda: ran, what="it has run")
     vhost.wait_for_count(QUEUE, 1)
@@ -174,33 +173,34 @@ def test_a_message_whose_result_cannot_be_stored_is_not_acknowledged(
     assert ran == [1, 1]
 
 
-def test_while_the_store_is_away_coroutines_that_need_none_are_retried(
+def test_while_results_cannot_be_stored_nothing_new_starts_and_each_task_runs_once(
     vhost: Broker, storing: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    attempts: list[int] = []
-    gave: list[int] = []
+    ran: list[int] = []
 
     @storing.task(name="give", queue=QUEUE)
-    async def give() -> int:
-        gave.append(1)
-        return 7
+    def give(number: int) -> int:
+        ran.append(number)
+        return number
 
-    @storing.task(name="note", queue=QUEUE, result=False, retry=[0, 0])
-    async def note() -> None:
-        attempts.append(current().attempt)
-        if current().attempt < 3:
-            raise OSError
+    @storing.task(name="give_later", queue=QUEUE)
+    async def give_later(number: int) -> int:
+        return give(number)
 
     store = Unsteady(storing.store(), failures=10**6)
-    with running(storing, threads=1, async_tasks=20, prefetch=40) as worker:
-        monkeypatch.setattr(worker.process.settler, "_results", ResultWriter(store, 60))
-        sents = [give.send() for _ in range(8)]
-        wait_until(lambda: len(gave) == 8 and store.attempts >= 4, what="results wait for the store")
-        note.send()
-        wait_until(lambda: attempts == [1, 2, 3], what="what needs no store is retried")
+    with running(storing, threads=2, prefetch=40) as worker:
+        monkeypatch.setattr(worker.process.settler.storer, "_store", store)
+        sents = [give.send(number) for number in range(3)]
+        channels = worker.process.receiver._channels
+        wait_until(lambda: all(one.is_cancelled for one in channels), what="nothing is consumed")
+        assert worker.process.settler.problem == "the disk is full"
+        sents += [task.send(number) for number in range(3, 7) for task in (give, give_later)]
+        assert vhost.count(QUEUE) == 8
+        assert sorted(ran) == [0, 1, 2]
         store.failures = 0
-        assert [sent.result(timeout=20) for sent in sents] == [7] * 8
-    assert len(gave) == 8
+        assert [sent.result(timeout=20) for sent in sents] == [0, 1, 2, 3, 3, 4, 4, 5, 5, 6, 6]
+        assert worker.process.settler.problem is None
+    assert len(ran) == 11
 
 
 @pytest.mark.parametrize("kind", ["thread", "coroutine"])
@@ -223,9 +223,9 @@ def test_a_result_that_the_store_can_never_hold_is_refused_and_its_task_not_repe
         small = task.send(100)
         assert small.result(timeout=10) == "x" * 100
         sent = task.send(6000)
-        with pytest.raises(TaskFailed, match="too big") as caught:
+        with pytest.raises(InvalidResult, match=r"The task is done, and its result cannot be had: .* too big"):
             sent.result(timeout=10)
-        assert caught.value.reason == "result-refused"
+        assert sent.status().state == "done"
         assert task.call(6000) == "x" * 6000, "an answer needs no store"
         assert task.send(10).result(timeout=10) == "x" * 10, "its thread continues"
     assert ran == [100, 6000, 6000, 10]
@@ -308,7 +308,7 @@ def test_a_reply_that_cannot_leave_is_given_up_and_its_message_acknowledged(
     vhost: Broker, make_app: Callable[..., App], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection that publishes is away, the one that consumes is not."""
-    monkeypatch.setattr("amqpworker.worker.settle.REPLY_TIMEOUT", 0.5)
+    monkeypatch.setattr("amqpworker.worker.replying.REPLY_TIMEOUT", 0.5)
     app, caller = make_app(), make_app()
     go = threading.Event()
     ran: list[int] = []
