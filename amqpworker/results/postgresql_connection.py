@@ -30,7 +30,7 @@ from amqpworker.results.postgresql_errors import CONFLICTS, NoAnswer, is_permane
 from amqpworker.results.postgresql_schema import prepare
 from amqpworker.results.postgresql_values import ArrayBytes
 
-ANSWER_TIMEOUT = 30.0
+ANSWER_TIMEOUT = 15.0
 """Seconds that a statement may take, as long as others lock the table, for example."""
 
 LOOK_EVERY = 0.1
@@ -45,7 +45,7 @@ _DEFAULTS = {
     "keepalives_idle": "20",
     "keepalives_interval": "10",
     "keepalives_count": "3",
-    "tcp_user_timeout": "30000",
+    "tcp_user_timeout": "15000",
 }
 IN_USE = (
     "The results are in use by the code that was interrupted here: a signal handler or a finalizer (__del__) cannot use them at "

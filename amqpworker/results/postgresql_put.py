@@ -25,7 +25,7 @@ from amqpworker.results.store import ResultNotStorable
 MOST_ROWS = 1000
 MOST_BYTES = 8 * 1024 * 1024
 LARGEST_ROW = 100_000_000
-"""Bytes. PostgreSQL takes 1 GB, but copies it several times: 400 MB took 28 s, nearly the time that a statement may take."""
+"""Bytes. PostgreSQL takes 1 GB, but copies it several times: 400 MB took 28 s, longer than a statement may take."""
 
 _FAULTS = (*ROW_FAULTS, StructError, OverflowError)
 
