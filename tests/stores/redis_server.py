@@ -18,6 +18,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from amqpworker.errors import ResultStoreError
+from amqpworker.results.redis_store import RedisStore
+from amqpworker.results.row import ResultRow
 from amqpworker.testing import wait_until
 from tests.docs import ROOT
 
@@ -119,6 +122,15 @@ class RedisServer:
         except RedisError as error:
             # it asks for a password
             return "NOAUTH" in str(error) or "Authentication" in str(error)
+
+
+def error_of(store: RedisStore, *rows: ResultRow) -> str:
+    """Return the text of the error that all these rows have."""
+    errors = store.put(rows)
+    assert set(errors) == {one.id for one in rows}
+    (kind,) = {type(error) for error in errors.values()}
+    assert kind is ResultStoreError, "it may be stored later"
+    return str(errors[rows[-1].id])
 
 
 @pytest.fixture(scope="session")
