@@ -79,8 +79,9 @@ test-operating: setup ## what operators do with queues and messages: list, cance
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/operating $(ARGS)
 
-test-stores: setup ## results in PostgreSQL, also through pgbouncer: the contract, servers that are killed or stopped, wrong schemas and users
+test-stores: setup ## results in PostgreSQL, pgbouncer, Redis and Valkey: the contract, servers that are killed, stopped, full or wrong; needs root
 	@scripts/stores.sh
+	@scripts/valkey.sh
 	$(PYTHON) -m pytest tests/stores $(ARGS)
 
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root

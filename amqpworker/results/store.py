@@ -16,6 +16,7 @@ from amqpworker.results.row import ResultRow
 
 ENTRY_POINTS = "amqpworker.results"
 SQLITE_EXAMPLE = "sqlite:///results.db"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
 class ResultNotStorable(ResultStoreError):
@@ -141,6 +142,8 @@ def open_store(url: str, namespace: str, declare: bool = True) -> ResultStore:
         return SqliteStore(path_of(url), namespace)
     if scheme in {"postgresql", "postgres"}:
         return _postgresql(url, namespace, declare)
+    if scheme in REDIS_SCHEMES:
+        return _redis(url, namespace)
     factory = _factory(scheme, url)
     return factory(url, namespace, declare=declare) if _takes_declare(factory) else factory(url, namespace)
 
@@ -153,6 +156,16 @@ def _postgresql(url: str, namespace: str, declare: bool) -> ResultStore:
             f"results={redact_url(url)!r} needs psycopg: pip install 'amqpworker[postgresql]' ({error})."
         ) from error
     return PostgresStore(url, namespace, declare)
+
+
+def _redis(url: str, namespace: str) -> ResultStore:
+    try:
+        from amqpworker.results.redis_store import RedisStore
+    except ImportError as error:
+        raise ConfigError(
+            f"results={redact_url(url)!r} needs redis: pip install 'amqpworker[redis]' ({error})."
+        ) from error
+    return RedisStore(url, namespace)
 
 
 def _takes_declare(factory: StoreFactory) -> bool:
@@ -170,7 +183,7 @@ def _factory(scheme: str, url: str) -> StoreFactory:
 
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
-        known = ", ".join(sorted({"postgresql", "sqlite", *registered}))
+        known = ", ".join(sorted({"postgresql", "sqlite", *REDIS_SCHEMES, *registered}))
         raise ConfigError(f"results={redact_url(url)!r}: unknown store {scheme!r}. Known stores: {known}.")
     try:
         factory: StoreFactory = registered[scheme].load()
