@@ -135,7 +135,7 @@ class ResultStorer:
                     continue
             try:
                 one.on_stored(error)
-            except BaseException as failure:  # the thread must go on: other messages wait for it
+            except BaseException as failure:  # other messages wait for this thread
                 log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
         if reason:
             self._note_failure(reason, len(failed))
