@@ -85,12 +85,12 @@ def test_a_thousand_waits_share_one_thread_and_each_gets_its_result(
     ids = [f"id-{number}" for number in range(1000)]
     with ThreadPoolExecutor(100) as pool:
         waits = [pool.submit(sent(results, one).result, PATIENCE) for one in ids]
-        assert threads_that_wait() == 1
+        wait_until(lambda: threads_that_wait() == 1, PATIENCE, "they wait")
         for start in range(0, 1000, 50):
             writer.put([row(one, number) for number, one in enumerate(ids[start : start + 50], start)])
         assert [wait.result() for wait in waits] == list(range(1000))
     results.close()
-    assert threads_that_wait() == 0
+    wait_until(lambda: threads_that_wait() == 0, PATIENCE, "the thread has ended")
 
 
 def test_a_wait_ends_with_its_timeout_and_leaves_nothing(results: StoredResults) -> None:
@@ -223,7 +223,7 @@ def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     for number in range(3):
         with pytest.raises(ResultTimeout):
             sent(results, f"{number}").result(timeout=0.01)
-        wait_until(lambda: threads_that_wait() == 0, what="the thread has ended")
+        wait_until(lambda: threads_that_wait() == 0, PATIENCE, "the thread has ended")
     with ThreadPoolExecutor() as pool:
         wait = pool.submit(sent(results, "a").result, PATIENCE)
         writer.put([row("a")])
