@@ -26,7 +26,15 @@ from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
-from amqpworker.policies.foreign_names import APP_ATTRIBUTES, TASK_OPTIONS, unknown_attribute, unknown_option
+from amqpworker.policies.foreign_names import (
+    APP_ATTRIBUTES,
+    APP_OPTIONS,
+    REMOTE_OPTIONS,
+    TASK_OPTIONS,
+    refuses_foreign,
+    unknown_attribute,
+    unknown_option,
+)
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.result_options import result_options
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
@@ -79,6 +87,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         def send_welcome(user_id: int, lang: str = "en") -> str: ...
     """
 
+    @refuses_foreign(APP_OPTIONS)
     def __init__(  # noqa: PLR0913 - keyword options are the interface here
         self,
         url: str | None = None,
@@ -267,6 +276,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         self.tasks.update(dict.fromkeys(all_names, task))
         return task
 
+    @refuses_foreign(REMOTE_OPTIONS)
     def remote(
         self, *, name: str, queue: str | None = None, version: int = 1
     ) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:

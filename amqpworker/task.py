@@ -19,8 +19,10 @@ from amqpworker.model.headers import VERSION
 from amqpworker.model.message import HeaderValue, Message
 from amqpworker.policies.foreign_names import (
     MESSAGE_OPTIONS,
+    SCHEDULE_OPTIONS,
     TASK_ATTRIBUTES,
     misplaced_option,
+    refuses_foreign,
     unknown_attribute,
     unknown_option,
 )
@@ -103,6 +105,7 @@ class SendView(Generic[P, R]):
         """As `send`, without blocking the event loop."""
         return await self._task.app.asend(self._task.build(args, kwargs, self._options))
 
+    @refuses_foreign(SCHEDULE_OPTIONS)
     def schedule(  # noqa: PLR0913 - keyword options are the interface here
         self,
         name: str,
