@@ -49,7 +49,7 @@ def tasks(
     """
     List the tasks of an app, or check with --diff whether it can be deployed; does not connect to the broker.
 
-    A parameter in brackets may be left out. A deploy is safe if no message is dead-lettered while old and new senders and workers run at once.
+    A parameter in brackets may be left out. Options are those for results and for expected errors. A deploy is safe if no message is dead-lettered while old and new senders and workers run at once.
 
     Exit codes: 0 listed, or the deploy is safe, 1 it is not, 2 the tasks or the file could not be read.
     """
@@ -80,11 +80,13 @@ def _list(described: Sequence[TaskDescription], as_json: bool) -> None:
     if not described:
         write("The app has no tasks.")
         return
-    shown = table("task", "queue", "version", "parameters")
+    has_options = any(one.options for one in described)
+    shown = table("task", "queue", "version", "parameters", *(["options"] if has_options else []))
     for one in described:
         parameters = (each.name if each.required else f"[{each.name}]" for each in one.parameters)
         names = "\n".join([folded(one.name), *(folded(f"also {alias}") for alias in one.aliases)])
-        shown.add_row(names, clipped(one.queue, 255), str(one.version), clipped(" ".join(parameters), 1000))
+        row = [names, clipped(one.queue, 255), str(one.version), clipped(" ".join(parameters), 1000)]
+        shown.add_row(*row, *([clipped(" ".join(one.options), 1000)] if has_options else []))
     console().print(shown)
 
 
