@@ -15,7 +15,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, examples, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError, InvalidArguments, ResultStoreError
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
@@ -36,10 +36,7 @@ results_app = typer.Typer(
     help="Prepare a result store; show, delete and expire results.",
 )
 
-AppChoice = Annotated[
-    str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app whose result store is meant."),
-]
+AppChoice = Annotated[str | None, app_option("The app whose result store is meant.")]
 
 
 @results_app.command(epilog=examples("amqpworker results init --app shop.tasks:app"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, examples, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 
@@ -34,10 +34,7 @@ tasks_app = typer.Typer(invoke_without_command=True)
 )
 def tasks(
     context: typer.Context,
-    app: Annotated[
-        str | None,
-        typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the tasks."),
-    ] = None,
+    app: Annotated[str | None, app_option("The app that has the tasks.")] = None,
     diff: Annotated[
         Path | None,
         typer.Option(
