@@ -135,6 +135,9 @@ def expire(app: AppChoice = None, as_json: AsJson = False) -> None:
     """
     Delete all results that have expired. Workers do this as they store new ones; here it is done at once.
 
+    In SQLite and PostgreSQL, it deletes those of other namespaces in the same file or table too: no app returns what has expired.
+    Redis deletes by itself, and 0 are deleted here.
+
     Exit codes: 0 done, also if there were none; 2 the store could not be written to.
     """
     deleted = 0
