@@ -18,6 +18,7 @@ from amqpworker.client.app_modules import imported
 from amqpworker.client.app_parts import AppParts
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
+from amqpworker.client.operated_app import OperatedApp
 from amqpworker.client.producer import Producer
 from amqpworker.client.results_app import ResultsApp
 from amqpworker.client.sent import Origin, Sent, due_of, value_of
@@ -57,9 +58,6 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.client.dead import DeadLetters
-    from amqpworker.client.pending import Pending
-    from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -68,7 +66,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
+class App(AsyncApp, ResultsApp, OperatedApp, AppSchedules, HookDecorators):
     """
     Tasks on RabbitMQ.
 
@@ -338,39 +336,9 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
     # ---- its parts --------------------------------------------------------------------------------------------------
 
     @property
-    def queues(self) -> QueueControl:
-        """Pauses and resumes queues and tasks in all worker processes."""
-        # Loaded when it is used: most programs only send.
-        from amqpworker.client.pause_writer import PauseWriter
-        from amqpworker.client.queue_control import QueueControl
-
-        self._require_broker("queues")
-        return QueueControl(self, PauseWriter(self._producer, self.plan, self._addresses, self.settings))
-
-    @property
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
-
-    @property
-    def dead(self) -> DeadLetters:
-        """The dead letters in the queues of the app: list, replay and drop them."""
-        from amqpworker.client.dead import DeadLetters  # seldom needed
-
-        self._require_broker("dead")
-        return DeadLetters(self.url, self.settings, self.plan, self._producer)
-
-    @property
-    def pending(self) -> Pending:
-        """The messages that wait until they are due: list, show, cancel and reschedule them."""
-        from amqpworker.client.pending import Pending  # seldom needed
-
-        self._require_broker("pending")
-        return Pending(self)
-
-    def _require_broker(self, name: str) -> None:
-        if self._no_broker:
-            raise ConfigError(f"app.{name} is about queues of RabbitMQ: {self._no_broker}")
 
     def exchange_parts(self, parts: AppParts) -> AppParts:
         """Send and store by other parts from now on, and return the former ones: for tests, while no thread uses the app."""
