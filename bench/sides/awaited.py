@@ -1,0 +1,98 @@
+"""
+Coroutines that wait for results: `python -m bench.sides.awaited told COUNT`, `… idle COUNT SECONDS`.
+
+`told` prints how long after the end of its task each coroutine had its result, in figures, as JSON. COUNT coroutines wait at any
+moment: each that has its result waits for another one. `idle` prints the share of a core that COUNT coroutines take while no
+task ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.sides.ours import app, paced
+from bench.stopwatch import Figures
+
+RATE = 200
+LEAD = 3.0
+"""Seconds from the sending until the first task ends: all coroutines have to wait by then."""
+PATIENCE = 300.0
+SETTLING = 2.0
+
+SentTasks = Sequence[Any]
+
+
+def send(count: int, first_due: float) -> SentTasks:
+    """Send tasks that end one after the other, from a time on."""
+    return app.send_many(paced.message(due=first_due + index / RATE) for index in range(count))
+
+
+async def told(sents: SentTasks, count: int, first_due: float) -> Figures:
+    """Wait until this many results have arrived; the others are waited for all the same."""
+    late: list[float] = []
+    ends: list[float] = []
+    complete = asyncio.Event()
+
+    async def wait(number: int) -> None:
+        for sent in sents[number::count]:
+            ended = await sent.aresult(PATIENCE)
+            late.append(time.time() - ended)
+            ends.append(ended)
+            if len(late) == count:
+                complete.set()
+
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(wait(number)) for number in range(count)]
+        await asyncio.sleep(0)
+        if time.time() > first_due:
+            raise SystemExit("the first task has ended before all coroutines waited")
+        await asyncio.wait_for(complete.wait(), PATIENCE)
+        _cancel(waits)
+    return {
+        "ms p50": 1000 * statistics.median(late[:count]),
+        "ms p99": 1000 * sorted(late[:count])[math.ceil(count * 0.99) - 1],
+        "ms max": 1000 * max(late[:count]),
+        "tasks/s": (count - 1) / (ends[count - 1] - ends[0]),
+    }
+
+
+async def idle(sents: SentTasks, seconds: float) -> float:
+    """Return the share of a core that this process takes while it waits, in percent."""
+    async with asyncio.TaskGroup() as group:
+        waits = [group.create_task(sent.aresult(PATIENCE)) for sent in sents]
+        await asyncio.sleep(SETTLING)
+        start, processor = time.perf_counter(), time.process_time()
+        await asyncio.sleep(seconds)
+        taken = (time.process_time() - processor) / (time.perf_counter() - start)
+        if any(wait.done() for wait in waits):
+            raise SystemExit("a wait has ended")
+        _cancel(waits)
+    return 100 * taken
+
+
+def _cancel(waits: Sequence[asyncio.Task[Any]]) -> None:
+    for wait in waits:
+        wait.cancel()
+
+
+def main() -> None:
+    mode, count = sys.argv[1], int(sys.argv[2])
+    if mode == "told":
+        first_due = time.time() + LEAD
+        sents = send(2 * count, first_due)
+        print(json.dumps(asyncio.run(told(sents, count, first_due))))
+    else:
+        sents = send(count, time.time())
+        print(asyncio.run(idle(sents, float(sys.argv[3]))))
+    app.close()
+
+
+if __name__ == "__main__":
+    main()
