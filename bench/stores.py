@@ -8,7 +8,6 @@ by the library that has stored them.
 from __future__ import annotations
 
 import json
-import pickle
 import sqlite3
 import tempfile
 import time
@@ -197,7 +196,7 @@ OURS = {
     REDIS: Kind(REDIS, "redis", "amqpworker:*:result:*", _ours_in_redis),
 }
 CELERY = {
-    SQLITE: Kind(SQLITE, "db+sqlite", CELERYS, pickle.loads),
-    POSTGRESQL: Kind(POSTGRESQL, "db+postgresql", CELERYS, pickle.loads),
+    SQLITE: Kind(SQLITE, "db+sqlite", CELERYS, json.loads),
+    POSTGRESQL: Kind(POSTGRESQL, "db+postgresql+psycopg2", CELERYS, json.loads),
     REDIS: Kind(REDIS, "redis", "celery-task-meta-*", _celerys_in_redis),
 }
