@@ -47,7 +47,7 @@ ORDER = (
     "dead_letters",
     "stored",
     "tracked",
-    "told",
+    "awaited",
     "idle_waits",
     "inline",
 )

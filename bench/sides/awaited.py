@@ -1,7 +1,7 @@
 """
-Coroutines that wait for results: `python -m bench.sides.awaited told COUNT`, `… idle COUNT SECONDS`.
+Coroutines that wait for results: `python -m bench.sides.awaited busy COUNT`, `… idle COUNT SECONDS`.
 
-`told` prints how long after the end of its task each coroutine had its result, in figures, as JSON. COUNT coroutines wait at any
+`busy` prints how long after the end of its task each coroutine had its result, in figures, as JSON. COUNT coroutines wait at any
 moment: each that has its result waits for another one. `idle` prints the share of a core that COUNT coroutines take while no
 task ends.
 """
@@ -34,7 +34,7 @@ def send(count: int, first_due: float) -> SentTasks:
     return app.send_many(paced.message(due=first_due + index / RATE) for index in range(count))
 
 
-async def told(sents: SentTasks, count: int, first_due: float) -> Figures:
+async def busy(sents: SentTasks, count: int, first_due: float) -> Figures:
     """Wait until this many results have arrived; the others are waited for all the same."""
     late: list[float] = []
     ends: list[float] = []
@@ -84,14 +84,14 @@ def _cancel(waits: Sequence[asyncio.Task[Any]]) -> None:
 
 def main() -> None:
     mode, count = sys.argv[1], int(sys.argv[2])
-    if mode == "told":
+    if mode == "busy":
         first_due = time.time() + LEAD
         sents = send(2 * count, first_due)
-        print(json.dumps(asyncio.run(told(sents, count, first_due))))
+        found = json.dumps(asyncio.run(busy(sents, count, first_due)))
     else:
-        sents = send(count, time.time())
-        print(asyncio.run(idle(sents, float(sys.argv[3]))))
+        found = str(asyncio.run(idle(send(count, time.time()), float(sys.argv[3]))))
     app.close()
+    print(found)
 
 
 if __name__ == "__main__":

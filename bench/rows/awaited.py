@@ -32,7 +32,7 @@ def _in(database: str) -> Callable[[Bench], Figures]:
                 Watched(worker).until(queue.consumers, "a consumer")
                 bench.broker.wait_until_idle()
                 waiters = bench.count(WAITERS, LEAST)
-                printed = run([OWN_PYTHON, "-m", "bench.sides.awaited", "told", str(waiters)], told)
+                printed = run([OWN_PYTHON, "-m", "bench.sides.awaited", "busy", str(waiters)], told)
                 worker.check()
         return json.loads(printed)
 
@@ -40,7 +40,7 @@ def _in(database: str) -> Callable[[Bench], Figures]:
 
 
 ROW = Row(
-    "told",
+    "awaited",
     "Result of a task that has ended: until one of 1,000 waiters has it",
     tuple(Measure(database, "`await sent.aresult()`, one process", _in(database)) for database in DATABASES),
     tuple(
