@@ -14,9 +14,9 @@ from bench.rows import RESULTS
 from bench.stores import DATABASES, POSTGRESQL, REDIS, SQLITE, Kind, check_values, opened, wait_until_stored
 
 COUNT = 40_000
-CELERY_COUNT = {SQLITE: 400, POSTGRESQL: 400, REDIS: 6_000}
+CELERY_COUNT = {SQLITE: 300, POSTGRESQL: 300, REDIS: 6_000}
 """Fewer, as each takes Celery much longer; the rate does not depend on how many there are."""
-PREFORK_COUNT = 2_000
+PREFORK_COUNT = 1_000
 LEAST = 128
 SHAPE = Shape(processes=1, threads=8, prefetch=256)
 RATE = "results/s"
