@@ -1,8 +1,8 @@
 """
 Coroutines that wait for results: `python -m bench.sides.awaited busy COUNT`, `… idle COUNT SECONDS`.
 
-`busy` prints how long after the end of its task each coroutine had its result, in figures, as JSON. COUNT coroutines wait at any
-moment: each that has its result waits for another one. `idle` prints the share of a core that COUNT coroutines take while no
+`busy` prints COUNT results as JSON: the id of the message, when its task has ended, and when a coroutine had its result. COUNT
+coroutines wait at any moment: each that has its result waits for another one. `idle` prints the share of a core that COUNT coroutines take while no
 task ends.
 """
 
@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from bench.sides.ours import app, paced
-from bench.stopwatch import Figures
 
 RATE = 200
 LEAD = 3.0
@@ -27,6 +24,7 @@ PATIENCE = 300.0
 SETTLING = 2.0
 
 SentTasks = Sequence[Any]
+Awaited = tuple[str, float, float]
 
 
 def send(count: int, first_due: float) -> SentTasks:
@@ -34,18 +32,16 @@ def send(count: int, first_due: float) -> SentTasks:
     return app.send_many(paced.message(due=first_due + index / RATE) for index in range(count))
 
 
-async def busy(sents: SentTasks, count: int, first_due: float) -> Figures:
+async def busy(sents: SentTasks, count: int, first_due: float) -> list[Awaited]:
     """Wait until this many results have arrived; the others are waited for all the same."""
-    late: list[float] = []
-    ends: list[float] = []
+    awaited: list[Awaited] = []
     complete = asyncio.Event()
 
     async def wait(number: int) -> None:
         for sent in sents[number::count]:
             ended = await sent.aresult(PATIENCE)
-            late.append(time.time() - ended)
-            ends.append(ended)
-            if len(late) == count:
+            awaited.append((sent.id, ended, time.time()))
+            if len(awaited) == count:
                 complete.set()
 
     async with asyncio.TaskGroup() as group:
@@ -55,12 +51,7 @@ async def busy(sents: SentTasks, count: int, first_due: float) -> Figures:
             raise SystemExit("the first task has ended before all coroutines waited")
         await asyncio.wait_for(complete.wait(), PATIENCE)
         _cancel(waits)
-    return {
-        "ms p50": 1000 * statistics.median(late[:count]),
-        "ms p99": 1000 * sorted(late[:count])[math.ceil(count * 0.99) - 1],
-        "ms max": 1000 * max(late[:count]),
-        "tasks/s": (count - 1) / (ends[count - 1] - ends[0]),
-    }
+    return awaited[:count]
 
 
 async def idle(sents: SentTasks, seconds: float) -> float:

@@ -24,7 +24,7 @@ from bench.commands import done, started
 from bench.context import Bench, Slot
 from bench.places import SideFailed, peak, resident, running
 from bench.row import Either, Limit, Measure, Ratio, Result, Row
-from bench.rows import days
+from bench.rows import awaited, days
 from bench.rows.late_joiner import ideal
 from bench.stores import Servers, check_values, opened, wait_until_stored
 from bench.tally import Tally
@@ -138,6 +138,13 @@ def test_a_result_that_is_missing_or_stored_for_another_task_is_a_failure_of_its
         put(0)
         check_values(found, 3)
         store.close()
+
+
+def test_waits_for_results_are_reckoned_from_the_end_of_the_task_and_from_the_commit() -> None:
+    committed = {"a": 10.25, "b": 11.5, "c": 12.5}
+    found = awaited.figures([("a", 10.0, 10.5), ("b", 11.0, 11.75), ("c", 12.0, 13.5)], committed)
+    assert (found["ms p50"], found["ms p99"], found["tasks/s"]) == (750, 1500, 1.0)
+    assert (found["ms p50 after its commit"], found["ms p99 after its commit"]) == (250, 1000)
 
 
 def ended() -> None:
