@@ -1,0 +1,116 @@
+"""
+The tasks of amqpworker that run tasks of Django: one for each, of the parameters `args` and `kwargs`.
+
+Decides what is recorded of a run, and when `task_started` and `task_finished` are sent. A record that cannot be stored fails no
+run; how the task ended is stored by the worker, as of all tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from amqpworker.app import App
+from amqpworker.broker.labels import process_name
+from amqpworker.contrib.django.database_connections import closing_old
+from amqpworker.contrib.django.request_record import RequestRecord, finish, get_record, put_record, result_of
+from amqpworker.contrib.django.tasks_api import TaskContext, task_finished, task_started
+from amqpworker.errors import ConfigError, ResultStoreError, RetryLater
+from amqpworker.log.logger import get_logger
+from amqpworker.model.dead_letter import DeadLetter
+from amqpworker.worker.context import Run, current
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of one task of Django: `task` is as it was decorated, `sender` the class of its backend, for signals."""
+
+    app: App
+    task: Any
+    sender: type
+
+    def function(self) -> Callable[..., Any]:
+        """Return the function that workers call."""
+        if inspect.iscoroutinefunction(self.task.func):
+
+            async def run_async(args: list[Any], kwargs: dict[str, Any]) -> Any:
+                record = await asyncio.to_thread(self._begin, args, kwargs)
+                try:
+                    return await self.task.func(*self._context(record), *args, **kwargs)
+                except Exception as error:
+                    await asyncio.to_thread(self._fail, record, error)
+                    raise
+
+            return run_async
+
+        def run(args: list[Any], kwargs: dict[str, Any]) -> Any:
+            record = self._begin(args, kwargs)
+            try:
+                return self.task.func(*self._context(record), *args, **kwargs)
+            except Exception as error:
+                self._fail(record, error)
+                raise
+
+        return run
+
+    def _begin(self, args: list[Any], kwargs: dict[str, Any]) -> RequestRecord:
+        run = current()
+        known = None
+        try:
+            known, _ = get_record(self.app, run.id)
+        except ResultStoreError as error:
+            log.warning("record_failed", task=run.task, id=run.id, reason=str(error))
+        record = (known or self._new(args, kwargs, run.queue)).begun(process_name(), run.attempt)
+        self._put(run.id, record)
+        with closing_old():
+            task_started.send(sender=self.sender, task_result=self._result(run.id, record))
+        return record
+
+    def _fail(self, record: RequestRecord, error: Exception) -> None:
+        if not isinstance(error, RetryLater):
+            kind = type(error)
+            text = "".join(traceback.format_exception(error))
+            self._put(current().id, record.failed(f"{kind.__module__}.{kind.__qualname__}", text))
+
+    def _context(self, record: RequestRecord) -> tuple[Any, ...]:
+        if not self.task.takes_context:
+            return ()
+        return (TaskContext(task_result=self._result(current().id, record)),)
+
+    def _new(self, args: list[Any], kwargs: dict[str, Any], queue: str) -> RequestRecord:
+        return RequestRecord(task=self.task.module_path, args=args, kwargs=kwargs, queue=queue)
+
+    def _put(self, task_id: str, record: RequestRecord) -> None:
+        try:
+            put_record(self.app, task_id, record)
+        except (ResultStoreError, ConfigError) as error:
+            log.warning("record_failed", task=record.task, id=task_id, reason=str(error))
+
+    def _result(self, task_id: str, record: RequestRecord) -> Any:
+        return result_of(self.task, task_id, record)
+
+    # ---- hooks ------------------------------------------------------------------------------------------------------
+
+    def on_success(self, run: Run, value: Any) -> None:
+        """Send `task_finished` of a task that has succeeded."""
+        self._finished(run.id, run.delivery.body, run.queue, True, value)
+
+    def on_dead(self, letter: DeadLetter) -> None:
+        """Send `task_finished` of a task that has failed."""
+        self._finished(letter.id, letter.message.body, letter.message.queue, False, None)
+
+    def _finished(self, task_id: str, body: bytes, queue: str, succeeded: bool, value: Any) -> None:
+        with closing_old():
+            record, row = get_record(self.app, task_id)
+            result = result_of(self.task, task_id, record or self._new(**json.loads(body), queue=queue), row)
+            if not result.is_finished:
+                finish(result, succeeded, value, datetime.now(UTC))
+            task_finished.send(sender=self.sender, task_result=result)
