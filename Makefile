@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-languages test-schedulers test-operating test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-languages test-schedulers test-operating test-stores test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py rolling.py) $(addprefix integration/test_,retry.py consuming.py call.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
@@ -78,6 +78,11 @@ test-schedulers: setup ## schedulers and their commands: supervision, takeover, 
 test-operating: setup ## what operators do with queues and messages: list, cancel, replay, pause, bound; hooks; the life of a message
 	@scripts/rabbitmq.sh
 	$(PYTHON) -m pytest tests/operating $(ARGS)
+
+test-stores: setup ## results in PostgreSQL, pgbouncer, Redis and Valkey: the contract, servers that are killed, stopped, full or wrong; needs root
+	@scripts/stores.sh
+	@scripts/valkey.sh
+	$(PYTHON) -m pytest tests/stores $(ARGS)
 
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh

@@ -40,7 +40,9 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    declare: bool = Field(True, description="declare the topology of a queue at its first use")
+    declare: bool = Field(
+        True, description="declare the topology of a queue, and create the schema of a result store, at its first use"
+    )
     send_timeout: float = Field(15.0, gt=0, description="seconds until `send` gives up")
     resend: bool = Field(True, description="publish a message again, with the same id, if its confirm was lost")
     call_timeout: float = Field(30.0, gt=0, description="seconds until `call` gives up, if the call has no timeout")

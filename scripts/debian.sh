@@ -1,4 +1,4 @@
-# A Debian release in a root of its own, `root`, with its RabbitMQ and its Python; to be sourced by scripts that need root.
+# A Debian release in a root of its own, `root`, with its RabbitMQ, its Valkey and its Python; to be sourced by scripts that need root.
 source scripts/apt.sh
 
 is_installed() {
@@ -19,11 +19,11 @@ make_root() {
         echo "Another release of Debian can be entered by root only: run this as root." >&2
         exit 1
     }
-    [[ -e $root/ready && -e $root/usr/bin/python3 ]] && return
+    [[ -e $root/ready && -e $root/usr/bin/python3 && -e $root/usr/bin/valkey-server ]] && return
     rm -rf "$root"
     mkdir -p "$root"
-    echo "Fetching Debian $suite with its RabbitMQ and its Python (a minute) …"
-    debootstrap --variant=minbase --include=rabbitmq-server,ca-certificates,python3,python3-venv,openssl,procps \
+    echo "Fetching Debian $suite with its RabbitMQ, its Valkey and its Python (a minute) …"
+    debootstrap --variant=minbase --include=rabbitmq-server,valkey-server,ca-certificates,python3,python3-venv,openssl,procps \
         "$suite" "$root" >"$root.log" 2>&1 || {
         tail -5 "$root.log" >&2
         exit 1

@@ -21,6 +21,7 @@ from amqpworker.cli.dead_command import dead_app
 from amqpworker.cli.pause_command import add_pause_commands
 from amqpworker.cli.pending_command import pending_app
 from amqpworker.cli.queues_command import queues_app
+from amqpworker.cli.results_command import results_app
 from amqpworker.cli.schedule_command import schedule_app
 from amqpworker.cli.scheduler_command import scheduler_app
 from amqpworker.cli.schema_command import schema_app
@@ -78,6 +79,7 @@ program.add_typer(dead_app, name="dead")
 add_pause_commands(queues_app, tasks_app)
 program.add_typer(queues_app, name="queues")
 program.add_typer(pending_app, name="pending")
+program.add_typer(results_app, name="results")
 program.add_typer(schedule_app, name="schedule")
 program.add_typer(tasks_app, name="tasks")
 program.add_typer(broker_app, name="broker")

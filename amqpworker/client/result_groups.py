@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.sent import Sent
-from amqpworker.client.stored_results import LONGEST_SLICE, row_or_raise
+from amqpworker.client.stored_results import LONGEST_SLICE, raise_last_error, row_or_raise
 from amqpworker.errors import AmqpWorkerError, ResultTimeout
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
@@ -58,7 +58,12 @@ def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[Sent[R]]:
             results = sent.stored_results()
             waits.append((results, results.begin(sent.wanted, partial(put, number))))
         for left in range(len(sents), 0, -1):
-            number, result = _next(ended, until, f"{left} of {len(sents)} tasks have not ended within {seconds:g} s.")
+            found = _next(ended, until)
+            if found is None:
+                for _, wait in waits:
+                    raise_last_error(wait)
+                raise ResultTimeout(f"{left} of {len(sents)} tasks have not ended within {seconds:g} s.")
+            number, result = found
             row_or_raise(result)
             yield sents[number]
     finally:
@@ -67,15 +72,16 @@ def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[Sent[R]]:
 
 
 def _next(
-    ended: SimpleQueue[tuple[int, ResultRow | Exception]], until: float, too_late: str
-) -> tuple[int, ResultRow | Exception]:
+    ended: SimpleQueue[tuple[int, ResultRow | Exception]], until: float
+) -> tuple[int, ResultRow | Exception] | None:
+    """Return the next result, None once the time is over."""
     while True:
         left = until - time.monotonic()
         try:
             return ended.get(timeout=min(max(left, 0.001), LONGEST_SLICE))
         except Empty:
             if left <= 0:
-                raise ResultTimeout(too_late) from None
+                return None
 
 
 @overload

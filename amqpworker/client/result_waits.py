@@ -29,6 +29,9 @@ IDLE = 10.0
 """Seconds without a wait after which the thread ends."""
 
 POLL_WITHOUT_HINTS = 0.1
+RETRY_AFTER = 0.5
+"""Seconds after which a store that could not be read is read again."""
+
 READ_AT_ONCE = 1000
 CLOSE_TIMEOUT = 5.0
 
@@ -57,11 +60,16 @@ class WantedResult:
 
 @dataclass(slots=True, eq=False)
 class ResultWait:
-    """One wait for a result; after `is_abandoned` was set, `on_end` may still be called once."""
+    """
+    One wait for a result; after `is_abandoned` was set, `on_end` may still be called once.
+
+    `error` is why the store could not be read the last time; it may work again before the caller's time is over.
+    """
 
     wanted: WantedResult
     on_end: OnEnd
     is_abandoned: bool = False
+    error: ResultStoreError | None = None
 
 
 class ResultWaits:
@@ -83,7 +91,7 @@ class ResultWaits:
         self._threads: dict[str, threading.Thread] = {}
 
     def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` gets its row, or the error of the store; raises ResultStoreError without a thread."""
+        """Begin to wait for a result: `on_end` gets its row, or an error that will not pass; raises ResultStoreError without a thread."""
         if self._pid != os.getpid():
             self._start_anew()
         wait = ResultWait(wanted, on_end)
@@ -158,6 +166,7 @@ class _Reader:
     waits: dict[str, list[ResultWait]] = field(default_factory=dict)
     _read_all_at: float = 0.0
     _is_polling: bool = False
+    _has_failed: bool = False
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
@@ -209,12 +218,22 @@ class _Reader:
             portion = waiting[start : start + READ_AT_ONCE]
             try:
                 rows = self.store.get(portion)
+            except ResultStoreError as error:
+                self._note_error(portion, error)
+                self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
             except Exception as error:  # noqa: BLE001 - as above; each caller raises it
                 for task_id in portion:
                     self._end(task_id, error)
             else:
+                if self._has_failed:
+                    self._note_error(portion, None)
                 for task_id, row in rows.items():
                     self._end(task_id, row)
+
+    def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
+        self._has_failed = self._has_failed or error is not None
+        for wait in [wait for one in ids for wait in self.waits.get(one, ())]:
+            wait.error = error
 
     def _end(self, task_id: str, result: ResultRow | Exception) -> None:
         """End the waits for a row, those that it is about."""

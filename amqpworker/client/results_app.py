@@ -92,7 +92,7 @@ class ResultsApp:
             no_results()
         found = self._stored_results.get(url)
         if found is None:
-            made = StoredResults(open_store(url, self.plan.names.namespace))
+            made = StoredResults(open_store(url, self.plan.names.namespace, self.settings.declare))
             found = self._stored_results.setdefault(url, made)
         return found
 

@@ -39,10 +39,19 @@ class StoredResults:
         return row if wanted.is_of(row, time.time()) else None
 
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
-        """Return the row of a message that has ended, None if that takes longer; raises what `ResultStore.get` raises."""
-        row = self.row(wanted)
-        if row is not None and row.reply:
-            return row
+        """
+        Return the row of a message that has ended, None if that takes longer.
+
+        A store that cannot be read is read again until the time is over; raises what `ResultStore.get` raises then.
+        """
+        try:
+            row = self.row(wanted)
+        except ResultStoreError:
+            if seconds <= 0:
+                raise
+        else:
+            if row is not None and row.reply:
+                return row
         until = time.monotonic() + seconds
         ended: SimpleQueue[ResultRow | Exception] = SimpleQueue()
         wait = self._waits.add(wanted, ended.put) if seconds > 0 else None
@@ -55,6 +64,7 @@ class StoredResults:
         finally:
             if wait is not None:
                 self._waits.abandon(wait)
+        raise_last_error(wait)
         return None
 
     async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
@@ -74,7 +84,10 @@ class StoredResults:
             await wait_until_done(future, seconds)
         finally:
             self._waits.abandon(wait)
-        return row_or_raise(ended[0]) if ended else None
+        if ended:
+            return row_or_raise(ended[0])
+        raise_last_error(wait)
+        return None
 
     def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
         """Begin to wait for a result: `on_end` is called in another thread, once, with its row or an error."""
@@ -110,6 +123,12 @@ class StoredResults:
 def moment(milliseconds: float) -> datetime:
     """Return a time (milliseconds since the epoch) in UTC, the nearest one that `datetime` has."""
     return EPOCH + min(max(milliseconds, EARLIEST), LATEST) * MILLISECOND
+
+
+def raise_last_error(wait: ResultWait | None) -> None:
+    """Raise why the store could not be read the last time, if it could not."""
+    if wait is not None and wait.error is not None:
+        raise ResultStoreError(str(wait.error)) from wait.error
 
 
 def row_or_raise(result: ResultRow | Exception) -> ResultRow:

@@ -29,7 +29,7 @@ _USER = re.compile(
     r"[^\s:/?#@]*:"
 )
 
-_PARAMETER = re.compile(r"([?&;](?:password|passwd|pwd|pass|secret|token)=)[^\s&;#'\"<>]+", re.IGNORECASE)
+_PARAMETER = re.compile(r"([?&;](?:(?:ssl)?password|passwd|pwd|pass|secret|token)=)[^\s&;#'\"<>]+", re.IGNORECASE)
 
 MAX_DEPTH = 8
 

@@ -16,6 +16,7 @@ from amqpworker.results.row import ResultRow
 
 ENTRY_POINTS = "amqpworker.results"
 SQLITE_EXAMPLE = "sqlite:///results.db"
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
 class ResultNotStorable(ResultStoreError):
@@ -117,12 +118,21 @@ class ResultStore(Protocol):
         """Close files and connections. The store can still be used: it opens them again."""
 
 
-StoreFactory: TypeAlias = Callable[[str, str], ResultStore]
-"""Creates the store of a URL for a namespace; raises `ConfigError` if the URL is malformed."""
+StoreFactory: TypeAlias = Callable[..., ResultStore]
+"""
+Creates the store of a URL for a namespace; raises `ConfigError` if the URL is malformed.
+
+If it has a parameter `declare`, it is passed whether the store may create its schema (`Settings(declare)`).
+"""
 
 
-def open_store(url: str, namespace: str) -> ResultStore:
-    """Create the store that the URL names, which connects at its first use; raises ConfigError if it names none."""
+def open_store(url: str, namespace: str, declare: bool = True) -> ResultStore:
+    """
+    Create the store that the URL names, which connects at its first use.
+
+    Without `declare` a database must have its schema already. Raises ConfigError if the URL names no store, or its package is
+    missing.
+    """
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigError(f"results={redact_url(url)!r} is not a URL, such as {SQLITE_EXAMPLE}.")
@@ -130,7 +140,41 @@ def open_store(url: str, namespace: str) -> ResultStore:
         from amqpworker.results.sqlite import SqliteStore, path_of
 
         return SqliteStore(path_of(url), namespace)
-    return _factory(scheme, url)(url, namespace)
+    if scheme in {"postgresql", "postgres"}:
+        return _postgresql(url, namespace, declare)
+    if scheme in REDIS_SCHEMES:
+        return _redis(url, namespace)
+    factory = _factory(scheme, url)
+    return factory(url, namespace, declare=declare) if _takes_declare(factory) else factory(url, namespace)
+
+
+def _postgresql(url: str, namespace: str, declare: bool) -> ResultStore:
+    try:
+        from amqpworker.results.postgresql import PostgresStore
+    except ImportError as error:
+        raise ConfigError(
+            f"results={redact_url(url)!r} needs psycopg: pip install 'amqpworker[postgresql]' ({error})."
+        ) from error
+    return PostgresStore(url, namespace, declare)
+
+
+def _redis(url: str, namespace: str) -> ResultStore:
+    try:
+        from amqpworker.results.redis_store import RedisStore
+    except ImportError as error:
+        raise ConfigError(
+            f"results={redact_url(url)!r} needs redis: pip install 'amqpworker[redis]' ({error})."
+        ) from error
+    return RedisStore(url, namespace)
+
+
+def _takes_declare(factory: StoreFactory) -> bool:
+    from inspect import signature
+
+    try:
+        return "declare" in signature(factory).parameters
+    except (TypeError, ValueError):  # it is not written in Python
+        return False
 
 
 def _factory(scheme: str, url: str) -> StoreFactory:
@@ -139,7 +183,7 @@ def _factory(scheme: str, url: str) -> StoreFactory:
 
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
-        known = ", ".join(sorted({"sqlite", *registered}))
+        known = ", ".join(sorted({"postgresql", "sqlite", *REDIS_SCHEMES, *registered}))
         raise ConfigError(f"results={redact_url(url)!r}: unknown store {scheme!r}. Known stores: {known}.")
     try:
         factory: StoreFactory = registered[scheme].load()

@@ -154,27 +154,63 @@ def test_a_result_is_found_by_polling_if_the_store_reports_nothing(
     results.close()
 
 
-def test_a_store_that_fails_ends_its_waits_with_the_error_and_others_work_afterwards(
-    results: StoredResults, writer: SqliteStore
+class Failing:
+    """Makes the store of some results fail with an error, once `fails` is set."""
+
+    def __init__(self, results: StoredResults, error: Exception) -> None:
+        self.fails = threading.Event()
+        self.asked = 0
+        self._read, self._error = results.store.get, error
+        results.store.get = self.get  # type: ignore[method-assign]
+
+    def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
+        if self.fails.is_set():
+            self.asked += 1
+            raise self._error
+        return self._read(ids)
+
+
+def test_a_store_that_fails_for_a_while_is_read_again(
+    results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, failing = results.store.get, threading.Event()
-
-    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
-        if failing.is_set():
-            raise ResultStoreError("the disk is gone")
-        return read(ids)
-
-    results.store.get = get  # type: ignore[method-assign]
+    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    store = Failing(results, ResultStoreError("the disk is gone"))
+    store.fails.set()
     with ThreadPoolExecutor() as pool:
         waits = [pool.submit(sent(results, one).result, PATIENCE) for one in ("a", "a", "b")]
-        wait_until(lambda: len(results._waits._open) == 3, what="they wait")
-        failing.set()
+        writer.put([row("a"), row("b")])
+        wait_until(lambda: store.asked > 5, what="it has failed several times")
+        store.fails.clear()
+        assert [wait.result() for wait in waits] == [1, 1, 1]
+        assert gather([sent(results, "a")]) == [1]
+
+
+def test_a_store_that_fails_until_the_time_is_over_is_the_error(results: StoredResults) -> None:
+    store = Failing(results, ResultStoreError("the disk is gone"))
+    store.fails.set()
+    for timeout in (0, NEVER):
+        with pytest.raises(ResultStoreError, match="the disk is gone"):
+            sent(results, "a").result(timeout)
+        with pytest.raises(ResultStoreError, match="the disk is gone"):
+            asyncio.run(sent(results, "a").aresult(timeout))
+    with pytest.raises(ResultStoreError, match="the disk is gone"):
+        gather([sent(results, "a")], timeout=NEVER)
+
+
+@pytest.mark.parametrize("error", [ConfigError("no such database"), ValueError("a defect of the store")])
+def test_an_error_of_the_store_that_will_not_pass_ends_its_waits(results: StoredResults, error: Exception) -> None:
+    store = Failing(results, error)
+    with ThreadPoolExecutor() as pool:
+        waits = [pool.submit(sent(results, one).result, PATIENCE) for one in ("a", "b")]
+        wait_until(lambda: len(results._waits._open) == 2, what="they wait")
+        store.fails.set()
+        results._waits.add(WantedResult("a"), lambda _: None)
+        writer = SqliteStore(results.store.path, "shop")  # type: ignore[attr-defined]
         writer.put([row("a"), row("b")])
         for wait in waits:
-            with pytest.raises(ResultStoreError, match="the disk is gone"):
+            with pytest.raises(type(error), match=str(error)):
                 wait.result()
-        failing.clear()
-        assert sent(results, "a").result() == 1
+        writer.close()
 
 
 def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(

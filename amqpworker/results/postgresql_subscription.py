@@ -1,0 +1,158 @@
+"""
+Changes of rows in PostgreSQL, as its notifications report them.
+
+Decides whether notifications arrive at all: through a pooler in transaction mode LISTEN succeeds, and nothing is ever heard. So
+each new connection listens for a notification of our own first, which another connection sends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from uuid import uuid4
+
+import psycopg
+
+from amqpworker.errors import ResultStoreError
+from amqpworker.lifecycle import Waker
+from amqpworker.results.postgresql_connection import Connection, Server
+from amqpworker.results.postgresql_errors import reason
+from amqpworker.results.postgresql_sql import CHANNEL
+from amqpworker.results.postgresql_values import ids_in
+
+HEARD_WITHIN = 1.0
+POLL_EVERY = 1.0
+POLL_EVERY_IF_DEAF = 0.1
+
+
+class PostgresSubscription:
+    """A `Subscription` to the rows of a namespace: it reports the changes of all of them."""
+
+    def __init__(
+        self, server: Server, namespace: str, notify: Callable[[str], None], on_deaf: Callable[[], None]
+    ) -> None:
+        self._server = server
+        self._namespace = namespace
+        self._notify = notify
+        self._on_deaf = on_deaf
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        self._is_deaf = False
+        self._waker = Waker()
+
+    @property
+    def poll_every(self) -> float:
+        """Seconds after which rows are to be read without a hint."""
+        return POLL_EVERY_IF_DEAF if self._is_deaf else POLL_EVERY
+
+    def watch(self, ids: Collection[str]) -> None:
+        """Do nothing: all changes are reported."""
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Do nothing: all changes are reported."""
+
+    def wait(self, timeout: float) -> Collection[str] | None:
+        """Return the ids of rows that have changed, `None` if any may have, and none after `timeout` seconds or `wake`."""
+        if self._pid != os.getpid():
+            self._start_anew()
+        try:
+            if self._connection is not None:
+                with suppress(psycopg.Error):
+                    return self._hints(self._connection, timeout)
+                # it was lost: perhaps the server was restarted
+                self._drop()
+            elif self._is_deaf:
+                self._waker.wait(timeout)
+                return ()
+            self._listen()
+        except BaseException as error:
+            self._drop()
+            if not isinstance(error, psycopg.Error | OSError):
+                raise
+            text = f"Changes of results cannot be read from {self._server.place}: {reason(error)}."
+            raise ResultStoreError(text) from error
+        return None
+
+    def wake(self) -> None:
+        """End the present `wait`, or the next one."""
+        # a child shares the parent's descriptor until it has one of its own
+        if self._pid != os.getpid():
+            self._start_anew()
+        self._waker.set()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._pid != os.getpid():
+            self._start_anew()
+        self._drop()
+        self._is_deaf = False
+
+    def _start_anew(self) -> None:
+        """Start without a connection in a forked child: the server belongs to the parent."""
+        self._pid = os.getpid()
+        self._connection = None
+        self._waker = Waker()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _listen(self) -> None:
+        self._connection = connection = self._server.connect()
+        connection.execute(f"LISTEN {CHANNEL}")
+        # no namespace is written like this
+        test = f"\\test {uuid4().hex}"
+        self._notify(test)
+        until = time.monotonic() + HEARD_WITHIN
+        while (left := until - time.monotonic()) > 0:
+            if test in _received(connection):
+                return
+            _is_readable(connection, left)
+        with suppress(psycopg.Error):
+            # a pooler would have the server send what no one hears
+            connection.execute("UNLISTEN *")
+        self._drop()
+        self._is_deaf = True
+        self._on_deaf()
+
+    def _hints(self, connection: Connection, timeout: float) -> Collection[str] | None:
+        until = time.monotonic() + timeout
+        while True:
+            ids: list[str] = []
+            for payload in _received(connection):
+                found = ids_in(payload, self._namespace)
+                if found is None:
+                    return None
+                ids += found
+            if ids or self._ends(connection, until - time.monotonic()):
+                return ids
+
+    def _ends(self, connection: Connection, timeout: float) -> bool:
+        """Wait until there is something to read; return whether the time is up or `wake` was called."""
+        poller = select.poll()
+        poller.register(connection.fileno(), select.POLLIN)
+        poller.register(self._waker.fd, select.POLLIN)
+        ready = {fd for fd, _ in poller.poll(max(0.0, timeout) * 1000)}
+        if self._waker.fd in ready:
+            self._waker.clear()
+            return True
+        return not ready
+
+
+def _received(connection: Connection) -> list[str]:
+    """Return the payloads that have arrived."""
+    connection.pgconn.consume_input()
+    found = []
+    while (notification := connection.pgconn.notifies()) is not None:
+        found.append(notification.extra.decode("utf-8", "replace"))
+    return found
+
+
+def _is_readable(connection: Connection, timeout: float) -> bool:
+    poller = select.poll()
+    poller.register(connection.fileno(), select.POLLIN)
+    return bool(poller.poll(timeout * 1000))

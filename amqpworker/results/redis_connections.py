@@ -1,0 +1,185 @@
+"""
+Connections to a Redis or Valkey server, a few for each process, shared by its threads.
+
+Decides that what was sent on a lost connection is sent once more on a new one, and that a child of a fork opens its own. What is
+sent must be harmless if it is carried out twice.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
+
+from redis import exceptions as redis
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+
+from amqpworker.results.redis_address import RedisAddress
+
+MOST = 4
+"""Connections of a process. Another thread waits for one of them."""
+
+LONGEST_TURN = 10.0
+"""Seconds after which a thread that waits opens a connection all the same: one that had its turn may have been interrupted."""
+
+Answer: TypeAlias = Any
+"""What redis-py makes of an answer; an error of a single command is a ResponseError."""
+
+_Result = TypeVar("_Result")
+
+
+class Link(Protocol):
+    """What is used of redis-py's `Connection`."""
+
+    def connect(self) -> None:
+        """Connect unless it is connected."""
+
+    def disconnect(self) -> None:
+        """Close the socket; that of a parent stays open there."""
+
+    def read_response(self) -> Answer:
+        """Return the next answer."""
+
+    def can_read(self, timeout: float) -> bool:
+        """Return whether there is an answer, or a part of one."""
+
+
+def make_link(address: RedisAddress) -> Link:
+    """Return a connection that is not open yet."""
+    kind: Any = UnixDomainSocketConnection if address.path else SSLConnection if address.tls else Connection
+    return cast(Link, kind(protocol=2, **address.parameters))
+
+
+def socket_of(link: Link) -> socket.socket | None:
+    """Return the socket of a connection, or `None` if it is not open."""
+    found: socket.socket | None = link._sock  # type: ignore[attr-defined]  # noqa: SLF001 - no public name for it
+    return found
+
+
+def exchange(link: Link, commands: Sequence[bytes]) -> list[Answer]:
+    """
+    Send commands at once and return their answers, in which an error is a value.
+
+    Raises redis-py's errors if an answer is missing, and a ResponseError if the server does not accept what was sent at all.
+    """
+    link.connect()
+    try:
+        send(link, b"".join(commands))
+    except OSError as error:
+        # it may have answered before it closed the connection
+        if not isinstance(error, TimeoutError):
+            with suppress(redis.ConnectionError, OSError):
+                _answer(link)
+        raise
+    answers = [_answer(link) for _ in commands]
+    if any(isinstance(answer, redis.ReadOnlyError | redis.MasterDownError) for answer in answers):
+        # after a failover the same address may lead to the new primary, but not this connection
+        link.disconnect()
+    return answers
+
+
+def send(link: Link, data: bytes) -> None:
+    """Send bytes; unlike redis-py, keep the connection if that fails, so that answers can be read."""
+    found = socket_of(link)
+    if found is None:
+        raise redis.ConnectionError("it is not open")
+    found.sendall(data)
+
+
+def _answer(link: Link) -> Answer:
+    try:
+        return link.read_response()
+    except redis.ResponseError as error:
+        if "Protocol error" in str(error):
+            raise
+        return error
+
+
+class _Pool:
+    """The connections of one process, until they are closed."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.idle: deque[Link] = deque()
+        # without a lock of its own, which a fork or a signal handler might find held
+        self.turns: SimpleQueue[None] = SimpleQueue()
+        for _ in range(MOST):
+            self.turns.put(None)
+
+    def wait_for_turn(self) -> None:
+        try:
+            self.turns.get(timeout=LONGEST_TURN)
+        except Empty:
+            return
+
+    def end_turn(self) -> None:
+        if self.turns.qsize() < MOST:
+            self.turns.put(None)
+
+
+class RedisConnections:
+    """Connections that any number of threads and forked processes use."""
+
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
+        self._pool = _Pool()
+
+    def use(self, work: Callable[[Link], _Result]) -> _Result:
+        """Return what `work` returns. It is called again, with a new connection, if the one that it was called with is lost."""
+        pool = self._pool
+        if pool.pid != os.getpid():
+            pool = self._pool = _Pool()
+        pool.wait_for_turn()
+        try:
+            return self._use(pool, work)
+        finally:
+            pool.end_turn()
+
+    def close(self) -> None:
+        """Close the connections; those that are in use are closed after that."""
+        pool, self._pool = self._pool, _Pool()
+        while pool.idle:
+            _close_one(pool.idle)
+
+    def _use(self, pool: _Pool, work: Callable[[Link], _Result]) -> _Result:
+        try:
+            link = pool.idle.pop()
+        except IndexError:
+            return self._keep(pool, make_link(self._address), work)
+        try:
+            return self._keep(pool, link, work)
+        except (redis.ConnectionError, OSError) as error:
+            if not is_lost(error):
+                raise
+        return self._keep(pool, link, work)
+
+    def _keep(self, pool: _Pool, link: Link, work: Callable[[Link], _Result]) -> _Result:
+        """Keep the connection for the next one, unless `work` fails: answers may be unread then."""
+        try:
+            result = work(link)
+        except BaseException:
+            link.disconnect()
+            raise
+        if pool is self._pool and len(pool.idle) < MOST:
+            pool.idle.append(link)
+        else:
+            link.disconnect()
+        return result
+
+
+def _close_one(idle: deque[Link]) -> None:
+    try:
+        link = idle.pop()
+    except IndexError:  # taken meanwhile
+        return
+    link.disconnect()
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection was lost, and may be opened again at once; one that is silent is not."""
+    refused = (redis.AuthenticationError, redis.AuthorizationError, redis.BusyLoadingError, TimeoutError)
+    return isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, refused)

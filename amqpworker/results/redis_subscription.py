@@ -1,0 +1,157 @@
+"""
+Changes of rows in a Redis or Valkey server, as it announces them.
+
+Decides that a process hears only of the rows that it waits for: each has a channel of its own. What is announced while there is no
+connection is lost, so that any row may have changed after a new one, and each after its own SUBSCRIBE.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Collection, Sequence
+
+from redis import exceptions as redis
+
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.lifecycle import Waker
+from amqpworker.results.redis_address import RedisAddress
+from amqpworker.results.redis_connections import Answer, Link, make_link, send, socket_of
+from amqpworker.results.redis_errors import ERRORS, trouble
+from amqpworker.results.redis_rows import Keys, packed
+
+LONGEST_WAIT = 3600.0
+"""Seconds of one call of the system. A longer wait has several."""
+
+MOST_CHANNELS = 1000
+"""Of one command: the server answers each channel by itself, and those answers are read before the next command."""
+
+
+class RedisSubscription:
+    """A `Subscription` to the rows that are watched."""
+
+    poll_every = 1.0
+
+    def __init__(self, address: RedisAddress, keys: Keys) -> None:
+        self._address = address
+        self._keys = keys
+        self._watched: dict[bytes, str] = {}
+        self._unwanted: list[bytes] = []
+        self._link: Link | None = None
+        self._pid = os.getpid()
+        self._waker = Waker()
+
+    def watch(self, ids: Collection[str]) -> None:
+        """From now on, report changes of these rows, and first of all that each may have changed."""
+        added = {channel: one for one in ids if (channel := self._keys.of(one)) not in self._watched}
+        self._watched.update(added)
+        self._unsubscribe()
+        self._send(b"SUBSCRIBE", list(added))
+
+    def unwatch(self, ids: Collection[str]) -> None:
+        """Report changes of these rows no longer."""
+        # the server hears of it with the next command or wait: of many at once then
+        self._unwanted += [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
+
+    def wait(self, timeout: float) -> Collection[str] | None:
+        """Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`."""
+        self._begin_anew_in_a_child()
+        self._unsubscribe()
+        until = time.monotonic() + timeout
+        try:
+            while True:
+                # the socket is gone if an exception from another thread interrupted the reader
+                if self._link is None or socket_of(self._link) is None:
+                    self._connect()
+                    return None
+                if (changed := self._changed(self._link)) or changed is None:
+                    return changed
+                if self._is_over(until):
+                    return ()
+        except ERRORS as error:
+            self.close()
+            reason, lasting = trouble(error, self._address)
+            kind = ConfigError if lasting else ResultStoreError
+            raise kind(f"Changes of results cannot be read from {self._address}: {reason}.") from error
+
+    def wake(self) -> None:
+        """End the present `wait`, or the next one."""
+        self._waker.set()
+
+    def close(self) -> None:
+        """Close the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.disconnect()
+
+    def _begin_anew_in_a_child(self) -> None:
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._waker = Waker()
+            self.close()
+
+    def _connect(self) -> None:
+        link = make_link(self._address)
+        try:
+            link.connect()
+            channels = list(self._watched)
+            for start in range(0, len(channels), MOST_CHANNELS):
+                some = channels[start : start + MOST_CHANNELS]
+                send(link, packed(b"SUBSCRIBE", *some))
+                confirmed = 0
+                while confirmed < len(some):
+                    confirmed += link.read_response()[0] == b"subscribe"
+        except BaseException:
+            link.disconnect()
+            raise
+        self._link = link
+
+    def _unsubscribe(self) -> None:
+        unwanted, self._unwanted = self._unwanted, []
+        self._send(b"UNSUBSCRIBE", unwanted)
+
+    def _send(self, command: bytes, channels: Sequence[bytes]) -> None:
+        self._begin_anew_in_a_child()
+        if self._link is None:
+            return  # once it connects
+        try:
+            for start in range(0, len(channels), MOST_CHANNELS):
+                send(self._link, packed(command, *channels[start : start + MOST_CHANNELS]))
+        except ERRORS:
+            self.close()
+
+    def _changed(self, link: Link) -> Collection[str] | None:
+        """Return the ids of which something was announced; `None` if the connection is lost and was opened again."""
+        changed = set()
+        try:
+            while link.can_read(0):
+                kind, channel = _announced(link.read_response())
+                if kind in (b"message", b"subscribe") and channel in self._watched:
+                    changed.add(self._watched[channel])
+        except redis.ResponseError:
+            raise
+        except (redis.ConnectionError, OSError):
+            self.close()
+            self._connect()
+            return None
+        return changed
+
+    def _is_over(self, until: float) -> bool:
+        """Wait for something to be read; return whether the wait is over."""
+        left = until - time.monotonic()
+        found = None if self._link is None else socket_of(self._link)
+        if found is None:
+            return left <= 0
+        poller = select.poll()
+        poller.register(self._waker.fd, select.POLLIN)
+        poller.register(found, select.POLLIN)
+        ready = poller.poll(max(0.0, min(left, LONGEST_WAIT)) * 1000)
+        if any(fd == self._waker.fd for fd, _ in ready):
+            self._waker.clear()
+            return True
+        return not ready and until <= time.monotonic()
+
+
+def _announced(answer: Answer) -> tuple[Answer, Answer]:
+    return (answer[0], answer[1]) if isinstance(answer, list) and len(answer) > 1 else (None, None)
