@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from argparse import REMAINDER, ArgumentParser
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, handle_default_options
@@ -48,7 +49,7 @@ class Command(BaseCommand):
 
 def _pass_on_path() -> None:
     """Have other processes find the project as this one does: `manage.py` may have been started in another folder."""
-    folder = sys.path[0] or os.getcwd()
+    folder = str(Path(sys.path[0]).absolute())
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if folder not in known:
+    if not sys.flags.safe_path and folder not in known:
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, *filter(None, known)])

@@ -1,0 +1,78 @@
+"""The tasks of the project."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from django.db import connection
+from django.dispatch import receiver
+
+from amqpworker.contrib.django.tasks_api import PACKAGE, task_finished, task_started
+from shop.models import Order, Signalled
+
+if PACKAGE == "django.tasks":
+    from django.tasks import task
+else:
+    from django_tasks import task
+
+
+@task(retry=[0.2] * 50)
+def complete(number: int) -> None:
+    """Set an order done."""
+    Order.objects.filter(pk=number).update(is_done=True)
+
+
+@task
+def add(left: int, right: int = 1) -> dict[str, int]:
+    return {"sum": left + right}
+
+
+@task(queue_name="emails")
+async def add_async(left: int, right: int) -> int:
+    await Order.objects.acount()
+    return left + right
+
+
+@task(takes_context=True, retry=[0.1, 0.1])
+def third_time(context: Any) -> int:
+    """Fail twice, then return which attempt it is."""
+    if context.attempt < 3:
+        raise LookupError(f"attempt {context.attempt}")
+    return int(context.attempt)
+
+
+@task(retry=None)
+def fails(text: str) -> None:
+    raise ValueError(text)
+
+
+@task(time_limit=0.3, retry=None)
+def slow() -> None:
+    for _ in range(600):
+        time.sleep(0.05)  # the limit is raised between two of them
+
+
+@task
+def sleeps(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+@task(retry=None)
+def backend_process() -> int:
+    """Return the process of the database that this thread is connected to: without a retry, so that no cut may show."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        return int(cursor.fetchone()[0])
+
+
+@receiver([task_started, task_finished])
+def note(sender: type, task_result: Any, signal: Any, **_: object) -> None:
+    if task_result.task.func.__name__ in {"add", "fails"}:
+        name = "started" if signal is task_started else "finished"
+        value = str(task_result._return_value) if name == "finished" else ""
+        Signalled.objects.create(signal=name, task_id=task_result.id, status=task_result.status, value=value)
+
+
+def note_nothing() -> None:
+    """Do nothing."""
