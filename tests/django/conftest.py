@@ -48,9 +48,10 @@ class Site:
         """Run a command of `manage.py` for the time of a block, in another folder than the project's."""
         log = self.folder / f"{name}.log"
         command = [sys.executable, str(PROJECT / "manage.py"), *arguments]
-        with log.open("a") as out, subprocess.Popen(
-            command, env=self.environ, cwd=self.folder, stdout=out, stderr=out
-        ) as process:
+        with (
+            log.open("a") as out,
+            subprocess.Popen(command, env=self.environ, cwd=self.folder, stdout=out, stderr=out) as process,
+        ):
             try:
                 yield Program(process, log)
             finally:

@@ -145,7 +145,9 @@ class AmqpWorkerBackend(BaseTaskBackend):
             )
         record, row = get_record(self.app, str(result_id))
         if record is None:
-            raise TaskResultDoesNotExist(f"There is no task with id {result_id}: it is not sent yet, or its result has expired.")
+            raise TaskResultDoesNotExist(
+                f"There is no task with id {result_id}: it is not sent yet, or its result has expired."
+            )
         task = import_string(record.task)
         after = None if record.run_after is None else datetime.fromisoformat(record.run_after)
         return result_of(replace(task, queue_name=record.queue, run_after=after), str(result_id), record, row)

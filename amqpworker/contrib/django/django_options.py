@@ -59,7 +59,9 @@ def app_for(alias: str, options: BackendOptions) -> App:
     try:
         config = apps.get_app_config(LABEL)
     except LookupError:
-        raise ImproperlyConfigured("Add 'amqpworker.contrib.django' to INSTALLED_APPS: TASKS uses its backend.") from None
+        raise ImproperlyConfigured(
+            "Add 'amqpworker.contrib.django' to INSTALLED_APPS: TASKS uses its backend."
+        ) from None
     app: App = config.app_of(f"{alias} {options!r}", lambda: _made(alias, options))
     return app
 

@@ -73,9 +73,14 @@ class _Sending:
         self.group.waiting.discard(self)
         try:
             self._send()
-        except Exception as error:  # noqa: BLE001 - it is raised below, after the others were tried
-            log.error("send_after_commit_failed", task=self._message.task, id=self._message.id,
-                      message=json.dumps(self._message.dump()), exc_info=error)
+        except Exception as error:
+            log.error(
+                "send_after_commit_failed",
+                task=self._message.task,
+                id=self._message.id,
+                message=json.dumps(self._message.dump()),
+                exc_info=error,
+            )
             self.group.errors.append(error)
         if self.group.errors and not self.group.waiting:
             first, *others = self.group.errors

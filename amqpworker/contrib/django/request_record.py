@@ -86,9 +86,7 @@ def record_of(message: Message[Any], run_after: datetime | None) -> RequestRecor
     """Return the record of a message that is about to be sent."""
     body = json.loads(message.body)
     after = None if run_after is None else run_after.isoformat()
-    return RequestRecord(
-        task=message.task, **body, queue=message.queue, enqueued_at=now_text(), run_after=after
-    )
+    return RequestRecord(task=message.task, **body, queue=message.queue, enqueued_at=now_text(), run_after=after)
 
 
 def result_of(task: Any, task_id: str, record: RequestRecord, row: ResultRow | None = None) -> Any:

@@ -28,7 +28,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add which backend's app is meant, and the arguments of the program."""
         parser.add_argument("--backend", default="default", metavar="ALIAS", help="The backend in TASKS.")
-        parser.add_argument("arguments", nargs=REMAINDER, help="As of amqpworker: see `manage.py amqpworker -- --help`.")
+        parser.add_argument(
+            "arguments", nargs=REMAINDER, help="As of amqpworker: see `manage.py amqpworker -- --help`."
+        )
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the program and exit with its code: its options are not read by Django."""
