@@ -1,4 +1,4 @@
-"""Servers that restart: what Django has committed has run, and a cut connection to a database is no failure of the next run."""
+"""Servers that restart: what Django has committed has run, and a connection to a database that was cut does not fail the next run."""
 
 from __future__ import annotations
 
