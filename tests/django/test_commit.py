@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
-from amqpworker import Unroutable
+from amqpworker import Message, Unroutable
 from amqpworker.contrib.django import send_on_commit
 from amqpworker.contrib.django.tasks_api import TaskResultDoesNotExist, task_backends
 from tests.django.conftest import Site
@@ -19,6 +18,12 @@ from tests.programs import Program
 
 class Undone(Exception):
     pass
+
+
+def unroutable(message_id: str) -> Message[Any]:
+    """Return a message to a queue that does not exist, which the broker returns."""
+    task = task_backends["default"].app.tasks["shop.tasks.add"]
+    return task.options(queue="nowhere", id=message_id).message([1], {})
 
 
 def test_a_task_is_sent_after_the_commit_of_its_transaction(site: Site, worker: Program) -> None:
@@ -59,22 +64,41 @@ def test_a_message_of_a_plain_task_is_sent_after_the_commit(site: Site) -> None:
 def test_what_cannot_be_sent_after_the_commit_is_logged_and_raised_and_keeps_no_other_from_being_sent(
     site: Site, worker: Program, caplog: pytest.LogCaptureFixture
 ) -> None:
-    app = task_backends["default"].app
-    app.settings = app.settings
-    lost = app.tasks["shop.tasks.add"].options(queue="nowhere", id="lost").message([1], {})
-    order = None
-    with pytest.raises(Unroutable), transaction.atomic():
+    lost = unroutable("lost")
+    with pytest.raises(Unroutable, match="nowhere"), transaction.atomic():
         order = site.models.Order.objects.create()
         send_on_commit(lost)
         kept = site.tasks.complete.enqueue(order.pk)
-        with transaction.atomic():
+        with pytest.raises(Undone), transaction.atomic():
             site.tasks.add.enqueue(1)
+            raise Undone
     assert finished(kept).status == "SUCCESSFUL"
     order.refresh_from_db()
     assert order.is_done
-    logged = [record for record in caplog.records if "send_after_commit_failed" in record.getMessage()]
-    assert len(logged) == 1
-    assert "nowhere" in str(vars(logged[0])) or json.dumps(lost.dump())
+    (logged,) = [record.getMessage() for record in caplog.records if "send_after_commit_failed" in record.getMessage()]
+    assert "id=lost" in logged
+    assert '"queue": "nowhere"' in logged.replace("\\", "")
+
+
+def test_several_messages_that_cannot_be_sent_are_counted_in_one_error(site: Site) -> None:
+    with pytest.raises(Unroutable) as caught, transaction.atomic():
+        for name in ("first", "second", "third"):
+            send_on_commit(unroutable(name))
+    assert caught.value.__notes__ == ["2 more messages of this transaction were not sent: see the log."]
+
+
+def test_without_a_transaction_a_message_is_sent_at_once(site: Site) -> None:
+    with pytest.raises(Unroutable):
+        send_on_commit(unroutable("now"))
+
+
+def test_in_manual_transaction_management_a_message_is_refused(site: Site) -> None:
+    transaction.set_autocommit(False)
+    try:
+        with pytest.raises(transaction.TransactionManagementError, match="on_commit"):
+            send_on_commit(unroutable("manual"))
+    finally:
+        transaction.set_autocommit(True)
 
 
 def test_with_on_commit_false_a_task_is_sent_at_once(site: Site) -> None:

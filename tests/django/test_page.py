@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from amqpworker.contrib.django.tasks_api import PACKAGE
 from tests.cli import environment
 from tests.conftest import fresh_vhost
 from tests.docs import ROOT, blocks, commands
@@ -49,7 +50,7 @@ def write_project(folder: Path) -> None:
     for block in blocks(PAGE, "python"):
         name, _, code = block.partition("\n")
         with (folder / name.removeprefix("# ")).open("a") as file:
-            file.write(code)
+            file.write(code.replace("from django_tasks import", f"from {PACKAGE} import"))
 
 
 @pytest.mark.timeout(120)

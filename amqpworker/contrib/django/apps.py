@@ -6,8 +6,8 @@ Django creates the backends once per thread; the apps of amqpworker that they se
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from typing import Any
 
 from django.apps import AppConfig
 
@@ -23,14 +23,12 @@ class AmqpWorkerConfig(AppConfig):
     label = LABEL
     verbose_name = "amqpworker"
 
-    def ready(self) -> None:
-        """Do nothing: connections are opened when they are used."""
+    def __init__(self, app_name: str, app_module: Any) -> None:
+        super().__init__(app_name, app_module)
+        self._made: dict[str, App] = {}
 
     def app_of(self, key: str, make: Callable[[], App]) -> App:
-        """Return the app with this key, made once."""
-        made = self.__dict__.setdefault("made", {})
-        with self.__dict__.setdefault("lock", threading.RLock()):
-            if key not in made:
-                made[key] = make()
-            app: App = made[key]
-            return app
+        """Return the app with this key, the same for all threads."""
+        # Without a lock, since `make` imports modules, which have locks of their own: of two apps, the first one stays.
+        found = self._made.get(key)
+        return found if found is not None else self._made.setdefault(key, make())

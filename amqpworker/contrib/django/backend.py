@@ -127,7 +127,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
             log.warning("record_failed", task=message.task, id=message.id, reason=str(error))
         self.app.send(message)
         object.__setattr__(result, "enqueued_at", datetime.fromisoformat(str(record.enqueued_at)))
-        task_enqueued.send(sender=type(self), task_result=result)
+        task_enqueued.send_robust(sender=type(self), task_result=result)
 
     def get_result(self, result_id: str) -> Any:
         """

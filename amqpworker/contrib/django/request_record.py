@@ -48,6 +48,10 @@ class RequestRecord:
         ids = [worker] * (attempt - len(ids)) + ids
         return replace(self, status="RUNNING", started_at=self.started_at or now, last_attempted_at=now, worker_ids=ids)
 
+    def postponed(self) -> RequestRecord:
+        """Return the record of a run that is repeated later, without an error."""
+        return replace(self, status="READY")
+
     def failed(self, error_class: str, traceback: str) -> RequestRecord:
         """Return the record of a run that has failed, and may be repeated."""
         return replace(self, status="READY", errors=[*self.errors, [error_class, traceback]])
@@ -106,15 +110,15 @@ def result_of(task: Any, task_id: str, record: RequestRecord, row: ResultRow | N
         worker_ids=list(record.worker_ids),
     )
     if row is not None and row.reply:
-        _finish(result, row)
+        _finish(result, row, record.status == "RUNNING" or not record.errors)
     return result
 
 
-def _finish(result: Any, row: ResultRow) -> None:
+def _finish(result: Any, row: ResultRow, ended_from_outside: bool) -> None:
     reply = decode_reply(row.reply)
     finish(result, reply.status == "done", json.loads(reply.value or b"null"), moment(row.stored_at * 1000))
-    # An attempt without an error of its own was ended from outside: its process has crashed, or it was cancelled.
-    if reply.status == "failed" and len(result.errors) < max(1, len(result.worker_ids)):
+    # Its process has crashed, or it was cancelled: the run itself has recorded no error.
+    if reply.status == "failed" and ended_from_outside:
         result.errors.append(TaskError(exception_class_path=UNKNOWN_ERROR, traceback=reply.traceback or reply.text))
 
 

@@ -71,14 +71,16 @@ class Runs:
         record = (known or self._new(args, kwargs, run.queue)).begun(process_name(), run.attempt)
         self._put(run.id, record)
         with closing_old():
-            task_started.send(sender=self.sender, task_result=self._result(run.id, record))
+            task_started.send_robust(sender=self.sender, task_result=self._result(run.id, record))
         return record
 
     def _fail(self, record: RequestRecord, error: Exception) -> None:
-        if not isinstance(error, RetryLater):
-            kind = type(error)
-            text = "".join(traceback.format_exception(error))
-            self._put(current().id, record.failed(f"{kind.__module__}.{kind.__qualname__}", text))
+        if isinstance(error, RetryLater):
+            self._put(current().id, record.postponed())
+            return
+        kind = type(error)
+        text = "".join(traceback.format_exception(error))
+        self._put(current().id, record.failed(f"{kind.__module__}.{kind.__qualname__}", text))
 
     def _context(self, record: RequestRecord) -> tuple[Any, ...]:
         if not self.task.takes_context:
@@ -113,4 +115,4 @@ class Runs:
             result = result_of(self.task, task_id, record or self._new(**json.loads(body), queue=queue), row)
             if not result.is_finished:
                 finish(result, succeeded, value, datetime.now(UTC))
-            task_finished.send(sender=self.sender, task_result=result)
+            task_finished.send_robust(sender=self.sender, task_result=result)
