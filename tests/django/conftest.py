@@ -84,7 +84,7 @@ def _site(own_node: Node, database: PostgresServer, folder: Path) -> Iterator[Si
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "SHOP_BROKER": broker.url,
             "SHOP_DATABASE_PORT": str(database.port),
-            "SHOP_RESULTS": f"sqlite:///{folder}/results.db",
+            "SHOP_RESULTS": database.url(),
         }
         os.environ.update(variables)
         sys.path.insert(0, str(PROJECT))
