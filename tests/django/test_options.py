@@ -69,6 +69,22 @@ def test_manage_py_runs_any_command_with_the_app_of_a_backend(site: Site) -> Non
     assert "-p" in manage(site, "amqpworker", "worker", "--help").stdout
 
 
+def test_call_command_runs_the_program_and_raises_if_it_fails(site: Site) -> None:
+    # In a process of its own: the program takes over signals and logging.
+    program = """
+from django.core.management import call_command
+import django
+django.setup()
+call_command("amqpworker", "queues", "--help")
+call_command("amqpworker", "send", "no.such.task")
+"""
+    command = [sys.executable, "-c", program]
+    environ = {**site.environ, "PYTHONPATH": f"{PROJECT}:{site.environ['PYTHONPATH']}"}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert "Usage: amqpworker queues" in ended.stdout
+    assert ended.stderr.splitlines()[-1].endswith("CommandError: amqpworker has ended with exit code 2.")
+
+
 def test_manage_py_refuses_an_unknown_backend_in_one_line(site: Site) -> None:
     refused = manage(site, "amqpworker", "--backend", "other", "dead", "list")
     assert refused.returncode == 2

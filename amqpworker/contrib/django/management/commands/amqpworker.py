@@ -12,11 +12,15 @@ from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, handle_default_options
+from django.core.management.base import BaseCommand, CommandError, handle_default_options
 
 from amqpworker.cli.main import main
 from amqpworker.cli.shared import APP_VARIABLE
+from amqpworker.contrib.django.autoreload import run_reloading
 from amqpworker.contrib.django.project import TARGET
+from amqpworker.errors import AmqpWorkerError
+from amqpworker.log.terminal import print_error
+from amqpworker.worker.app_loader import load_app
 
 
 class Command(BaseCommand):
@@ -28,9 +32,8 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add which backend's app is meant, and the arguments of the program."""
         parser.add_argument("--backend", default="default", metavar="ALIAS", help="The backend in TASKS.")
-        parser.add_argument(
-            "arguments", nargs=REMAINDER, help="As of amqpworker: see `manage.py amqpworker -- --help`."
-        )
+        parser.add_argument("--autoreload", action="store_true", help="For development: load code that changes.")
+        parser.add_argument("arguments", nargs=REMAINDER, help="As of the program amqpworker: see its --help.")
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Run the program and exit with its code: its options are not read by Django."""
@@ -38,15 +41,32 @@ class Command(BaseCommand):
         for option in ("--settings", "--pythonpath"):
             parser.add_argument(option)
         parser.add_argument("--backend", default="default")
+        parser.add_argument("--autoreload", action="store_true")
         given, arguments = parser.parse_known_args(argv[2:])
         handle_default_options(given)
-        sys.exit(self.handle(backend=given.backend, arguments=arguments))
+        sys.exit(_run(given.backend, given.autoreload, arguments))
 
-    def handle(self, **options: Any) -> int:
-        """Run the program, and return its exit code."""
-        os.environ[APP_VARIABLE] = f"{TARGET}:{options['backend']}"
-        _pass_on_path()
-        return main([one for one in options["arguments"] if one != "--"])
+    def handle(self, **options: Any) -> None:
+        """Run the program for `call_command`; raises CommandError if it ends with another exit code than 0."""
+        code = _run(options["backend"], options["autoreload"], options["arguments"])
+        if code:
+            raise CommandError(f"amqpworker has ended with exit code {code}.", returncode=code)
+
+
+def _run(backend: str, autoreload: bool, arguments: list[str]) -> int:
+    os.environ[APP_VARIABLE] = f"{TARGET}:{backend}"
+    _pass_on_path()
+    if not autoreload:
+        return main(arguments)
+    if arguments[:1] != ["worker"]:
+        print_error("--autoreload is for workers: manage.py amqpworker --autoreload worker.")
+        return 2
+    try:
+        load_app(os.environ[APP_VARIABLE])  # the files of the modules that it imports are watched
+    except AmqpWorkerError as error:
+        print_error(str(error))
+        return 2
+    return run_reloading(["-m", "amqpworker", *arguments])
 
 
 def _pass_on_path() -> None:
