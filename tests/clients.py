@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
-from amqpworker import AmqpWorkerError, App, Message, SendError, Sent
+from amqpworker import AmqpWorkerError, App, Message, SendError, Sent, Status
 from amqpworker.broker.publish_core import PublishCore
 from tests.leftovers import publisher_of
 
@@ -94,7 +94,7 @@ class Client:
     def result(self, sent: Sent[R], timeout: float = 10.0) -> Future[R]:
         return self.begin(sent.result, sent.aresult, timeout)
 
-    def status(self, sent: Sent[Any]) -> Future[str]:
+    def status(self, sent: Sent[Any]) -> Future[Status]:
         return self.begin(sent.status, sent.astatus)
 
     def can_send(self, message: Message[Any]) -> bool:

@@ -133,7 +133,10 @@ class ResultStorer:
                 if not self._is_draining and one.is_wanted():
                     failed.append(one)
                     continue
-            one.on_stored(error)
+            try:
+                one.on_stored(error)
+            except BaseException as failure:  # other messages wait for this thread
+                log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
         if reason:
             self._note_failure(reason, len(failed))
         else:

@@ -90,7 +90,7 @@ def test_a_call_has_the_form_of_the_wire_contract(app: App, vhost: Broker) -> No
 def test_a_worker_whose_clock_is_ahead_of_the_timeout_of_a_call_runs_it(
     app: App, server: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app.producer, "_now", lambda: time.time() - 4.0)
+    monkeypatch.setattr(app.producer, "now", lambda: time.time() - 4.0)
     assert echo_of(app).options(timeout=3).call("x") == "x"
 
 

@@ -319,14 +319,14 @@ def test_results_are_stored_and_read_with_their_errors(
     good, bad, unseen = [
         result_of(client.send(one)) for one in (double.message(4), double.message(-4), silent.message())
     ]
-    assert result_of(client.status(good)) == "pending"
+    assert result_of(client.status(good)).state == "pending"
     text = f"No result of task 'test.double' within 0.1 s (id {good.id})."
     assert failure_of(client.result(good, 0.1)) == (ResultTimeout, text, None)
     with running(app, threads=1):
-        assert (result_of(client.result(good)), result_of(client.status(good))) == (8, "done")
+        assert (result_of(client.result(good)), result_of(client.status(good)).state) == (8, "done")
         failed = (TaskFailed, "The task ended as 'failed': LookupError: no such row", None)
         assert failure_of(client.result(bad)) == failed
-        assert result_of(client.status(bad)) == "failed"
+        assert result_of(client.status(bad)).state == "failed"
     text = "This task is declared with result=False, so its results are not stored: use call, or remove result=False."
     for one in (client.result(unseen), client.status(unseen)):
         assert failure_of(one) == (ConfigError, text, None)

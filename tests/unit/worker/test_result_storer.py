@@ -100,6 +100,17 @@ def test_a_store_that_raises_is_one_that_fails(scene: Scene, raised: Exception) 
     assert str(raised) in str(error)
 
 
+def test_a_defect_in_what_follows_one_row_does_not_keep_others_from_it(scene: Scene) -> None:
+    def fail(_: object) -> None:
+        raise KeyboardInterrupt
+
+    row = ResultRow("a", "done", "example", b"1", "", 1.0, 4e9)
+    scene.storer.put(StoredRow(row, fail, lambda: True))
+    scene.put("b")
+    assert scene.storer.store_waiting() is None
+    assert scene.ended == [("b", None)]
+
+
 def test_nothing_is_tried_again_for_a_message_that_is_redelivered_or_once_the_worker_drains(scene: Scene) -> None:
     scene.store.failures = 100
     scene.is_wanted = False
