@@ -111,7 +111,9 @@ class DeliveryReceiver:
     def on_paused(self, channel: ConsumerChannel) -> None:
         """Requeue what has not started of a queue that is paused and not consumed any more."""
         if count := self._requeue(list(channel.unclaimed.values())):
-            log.info("deliveries_requeued", count=count, queue=channel.queue, reason="the queue is not consumed for now")
+            log.info(
+                "deliveries_requeued", count=count, queue=channel.queue, reason="the queue is not consumed for now"
+            )
 
     def on_channel_lost(self, channel: ConsumerChannel) -> None:
         """Forget the deliveries of a channel that is closed."""
