@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
@@ -27,6 +28,7 @@ from amqpworker.model.reply import decode_reply
 from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
 from amqpworker.policies.foreign_names import APP_ATTRIBUTES, TASK_OPTIONS, unknown_attribute, unknown_option
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
+from amqpworker.policies.result_options import result_options
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
 from amqpworker.policies.task_options import TaskOptions
 from amqpworker.policies.time_limit import LimitSpec, time_limit_of
@@ -178,6 +180,9 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         version: int = 1,
         upgrade: Upgrade | None = None,
         throws: ThrowsSpec = (),
+        track: bool = False,
+        dedupe: bool = False,
+        result_ttl: float | timedelta | None = None,
     ) -> TaskDecorator: ...
 
     def task(  # noqa: PLR0913 - keyword options are the interface here
@@ -196,6 +201,9 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         version: int = 1,
         upgrade: Upgrade | None = None,
         throws: ThrowsSpec = (),
+        track: bool = False,
+        dedupe: bool = False,
+        result_ttl: float | timedelta | None = None,
         **foreign: object,
     ) -> Any:
         """
@@ -210,6 +218,8 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         task's parameters: raise it if older messages do not fit any more. `upgrade` gets the version and the arguments of an
         older message, as JSON has them, and returns the arguments of this version (docs/deploys.md). `throws` names exceptions
         that are expected: they and their subclasses are not retried, and their dead letter is logged at info.
+        With `track`, `status()` also shows that a message was sent, and that its task runs. With `dedupe`, which needs a result
+        store, a message whose id is done there does not run (docs/guarantees.md). Results are kept for `result_ttl` seconds.
 
         A task may run more than once: make it idempotent. If it runs longer than the broker's ack timeout, 30 minutes, its
         message is redelivered while it still runs (docs/guarantees.md).
@@ -217,7 +227,8 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         Raises:
             ConfigError: the name is taken or is in `__main__`, a parameter cannot be carried as JSON, the queue name is not
                 valid, `aliases` is not a list, `retry` is not a policy, a limit is not a duration, `inject` names what is not a
-                parameter, `throws` is not a tuple of exceptions, or `version` or `upgrade` is not valid.
+                parameter, `throws` is not a tuple of exceptions, `version`, `upgrade` or `result_ttl` is not valid, or
+                `result=False` excludes another option.
             TypeError: an option does not exist; if Celery or Dramatiq has it, the text names what it is here.
 
         Example:
@@ -227,7 +238,10 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         if foreign:
             raise unknown_option(self.task, foreign, TASK_OPTIONS)
         limit, checked_version = time_limit_of(time_limit, hard_limit), check_version(version, upgrade)
-        options = TaskOptions(policy(retry), result, limit, isolated, checked_version, upgrade, expected_errors(throws))
+        results = result_options(result, track, dedupe, result_ttl)
+        options = TaskOptions(
+            policy(retry), results, limit, isolated, checked_version, upgrade, expected_errors(throws)
+        )
         names = (name, *names_of("aliases", aliases))
         register = partial(self._register, names, queue, names_of("inject", inject), options)
         return register if function is None else register(function)
@@ -359,7 +373,10 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
     def _sent(self, message: Message[R]) -> Sent[R]:
         """Return what `send` returns for a message."""
         due = None if message.delay is None and message.at is None else due_of(message, self._producer.now())
-        return Sent(message.id, message.task, self.origin(message.task), message.first_sent, due)
+        origin = self.origin(message.task)
+        if origin.on_sent is not None:
+            origin.on_sent(message)
+        return Sent(message.id, message.task, origin, message.first_sent, due)
 
     def _value_of_reply(self, message: Message[R], body: bytes) -> R:
         """Return the value of the reply to a message."""

@@ -334,7 +334,10 @@ class Task(RemoteTask[P, R], HookDecorators):
         super().__init__(app, queue, signature, options.version)
         self.function = function
         self.policy = options.policy
-        self.stores_result = options.stores_result
+        self.stores_result = options.results.stores
+        self.track = options.results.tracks
+        self.dedupe = options.results.dedupes
+        self.result_ttl = options.results.ttl
         self.time_limit = options.time_limit
         self.isolated = options.isolated
         self.hooks = Hooks()

@@ -10,6 +10,7 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -96,6 +97,11 @@ CallTimeout = Annotated[
     ),
 ]
 
+ShowProgress = Annotated[
+    bool,
+    typer.Option("--progress", help="Show what the task reports of its progress; needs --app, with a result store."),
+]
+
 
 @send_app.command(
     epilog=examples(
@@ -140,6 +146,8 @@ def send(
     sent = message(found, task, values or [], body, options)
     with closing_app(found):
         found.producer.send(sent, checked_timeout)
+        if (on_sent := found.origin(sent.task).on_sent) is not None:
+            on_sent(sent)
     if as_json:
         write_json({"id": sent.id, "task": sent.task})
     else:
@@ -150,6 +158,7 @@ def send(
     epilog=examples(
         "amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5",
         "amqpworker call billing.balance account=7 --queue billing",
+        "amqpworker call shop.tasks.import_all --app shop.tasks:app --progress",
     )
 )
 def call(
@@ -164,6 +173,7 @@ def call(
     app: AppOption = None,
     url: UrlOption = None,
     namespace: NamespaceOption = None,
+    progress: ShowProgress = False,
 ) -> None:
     """
     Run a task in a worker and print its result as JSON.
@@ -172,13 +182,14 @@ def call(
 
     Exit codes: 0 the task succeeded, 1 it failed or did not reply in time, 2 it could not be called.
     """
+    from amqpworker.cli.call_progress import showing_progress
     from amqpworker.model.reply import decode_reply
 
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = Place.of(context, app, url, namespace).open()
     sent = message(found, task, values or [], body, _common_options(queue, id, header))
-    with closing_app(found):
+    with closing_app(found), showing_progress(found, sent) if progress else nullcontext():
         reply = decode_reply(
             found.producer.call(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
         )

@@ -132,9 +132,7 @@ def report_removed(app: CancellingApp, deliveries: Iterable[Delivery]) -> None:
         properties = delivery.properties
         if results is not None and properties.message_id is not None:
             first_sent = first_sent_text(properties.headers)
-            error = results.write_unless_there(
-                properties.message_id, "failed", properties.type or "", reply, first_sent
-            )
+            error = results.write_unless_there(properties.message_id, REASON, properties.type or "", reply, first_sent)
             if error is not None:
                 raise error
         if properties.reply_to and is_valid_reply_to(properties.reply_to):

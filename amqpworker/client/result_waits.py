@@ -45,17 +45,21 @@ class WantedResult:
     The result of one message.
 
     `first_sent` (milliseconds since the epoch) distinguishes it from that of another message with this id; None if it is not known.
+    With `or_done`, another message of this id that is done counts as well: its task does not run again.
     """
 
     id: str
     first_sent: int | None = None
+    or_done: bool = False
 
     def is_of(self, row: ResultRow | None, now: float) -> bool:
         """Return whether a row is about this message, and has not expired at `now`."""
         if row is None or row.expires_at <= now:
             return False
         # The id may have been used before: the row of another message is not that of this one.
-        return self.first_sent is None or row.first_sent in ("", time_text(self.first_sent))
+        if self.first_sent is None or row.first_sent in ("", time_text(self.first_sent)):
+            return True
+        return self.or_done and row.state == "done"
 
 
 @dataclass(slots=True, eq=False)

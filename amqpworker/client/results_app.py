@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from amqpworker.client.event_loop_warning import require_event_loop, warn_in_event_loop
 from amqpworker.client.result_waits import WantedResult
-from amqpworker.client.sent import Origin, never_stored, no_results, value_of
+from amqpworker.client.sent import Origin, due_of, never_stored, no_results, value_of
 from amqpworker.client.stored_results import StoredResults
 from amqpworker.errors import ResultTimeout
+from amqpworker.model.headers import time_text
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
@@ -24,6 +25,7 @@ from amqpworker.results.store import ResultStore, open_store
 
 if TYPE_CHECKING:
     from amqpworker.client.producer import Producer
+    from amqpworker.model.message import Message
     from amqpworker.routing.queues import Plan
     from amqpworker.settings import Settings
     from amqpworker.task import RemoteTask, Task
@@ -99,7 +101,7 @@ class ResultsApp:
     def _close_results(self) -> None:
         # They are kept in the dictionary: other threads may be using them.
         for results in list(self._stored_results.values()):
-            results.close()
+            results.close(self.settings.send_timeout)
 
     def origin(self, name: str) -> Origin[Any]:
         """Return the one origin of a task's messages, which is made once: each message that is sent needs it."""
@@ -108,10 +110,24 @@ class ResultsApp:
             task = self.tasks.get(name)
             results = self.stored_results if task is None or task.stores_result else never_stored
             known = task or self.remotes.get(name)
-            origin = Origin(results, json.loads if known is None else known.signature.decode_result, self)
+            on_sent = self._note_sent if task is not None and task.track else None
+            decode = json.loads if known is None else known.signature.decode_result
+            origin = Origin(results, decode, self, on_sent, task is not None and task.dedupe)
             if known is not None:
                 self._origins[name] = origin
         return origin
+
+    def _note_sent(self, message: Message[Any]) -> None:
+        """Store soon that a message of a tracked task was sent."""
+        if self.results is None:
+            return
+        now, task = self.producer.now(), self.tasks[message.task]
+        due = due_of(message, now)
+        kept = self.settings.result_ttl if task.result_ttl is None else task.result_ttl
+        # A task that dedupes needs the result of an earlier message: a row without this time never takes its place.
+        first_sent = "" if message.first_sent is None or task.dedupe else time_text(message.first_sent)
+        row = ResultRow(message.id, "sent", message.task, b"", first_sent, now, max(now, due) + kept)
+        self.stored_results().note_sent(row)
 
     def place_of(self, name: str) -> tuple[str, str] | None:
         """Return the module and name under which another process finds a task of this app; None if there is none."""

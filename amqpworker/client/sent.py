@@ -41,12 +41,15 @@ class Origin(Generic[R]):
     """
     Where the messages of a task were sent: by an `app`, whose `results` are those of its store, and which `decode` reads.
 
-    `results` raises ConfigError if none are stored.
+    `results` raises ConfigError if none are stored. `on_sent` is called with each message that was sent, unless it is None. If the task `dedupes`, the
+    result of one message with an id is that of all.
     """
 
     results: Callable[[], StoredResults]
     decode: Callable[[bytes], R]
     app: OriginApp | None = None
+    on_sent: Callable[[Message[Any]], None] | None = None
+    dedupes: bool = False
 
 
 class Sent(Generic[R]):
@@ -183,7 +186,7 @@ class Sent(Generic[R]):
     @property
     def wanted(self) -> WantedResult:
         """Which result is that of this message."""
-        return WantedResult(self.id, self._first_sent)
+        return WantedResult(self.id, self._first_sent, self._origin.dedupes)
 
 
 def due_of(message: Message[Any], sent: float) -> float:

@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 from amqpworker.client.awaiting import set_done, wait_until_done
 from amqpworker.client.handover import handover_to_this_loop
 from amqpworker.client.result_waits import OnEnd, ResultWait, ResultWaits, WantedResult
+from amqpworker.client.sent_rows import SentRows
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, time_of
 from amqpworker.model.message_status import Status
@@ -32,6 +33,7 @@ class StoredResults:
     def __init__(self, store: ResultStore) -> None:
         self.store = store
         self._waits = ResultWaits(store)
+        self._sent_rows = SentRows(store)
 
     def row(self, wanted: WantedResult) -> ResultRow | None:
         """Return the row about a message, None if there is none; raises what `ResultStore.get` raises."""
@@ -114,9 +116,18 @@ class StoredResults:
             progress=decode_progress(row.progress) if row.progress else None,
         )
 
-    def close(self) -> None:
-        """Close what the waits use, then the store. Both can still be used: they connect again."""
+    def note_sent(self, row: ResultRow) -> None:
+        """Store soon, in another thread, that a message was sent; it never raises."""
+        self._sent_rows.put(row)
+
+    def close(self, timeout: float = 0.0) -> None:
+        """
+        Close what the waits use, then the store. Both can still be used: they connect again.
+
+        Rows about sent messages are waited for up to `timeout` seconds.
+        """
         self._waits.close()
+        self._sent_rows.close(timeout)
         self.store.close()
 
 

@@ -110,4 +110,13 @@ class Discarded:
     reason: str
 
 
-Outcome: TypeAlias = Done | Retry | Snooze | Postpone | Deferred | Dead | Cancelled | Requeue | Republish | Discarded
+@dataclass(frozen=True, slots=True)
+class AlreadyDone:
+    """Acknowledge without running: the result store has that the task is done, with this `reply`, which a caller gets."""
+
+    reply: bytes
+
+
+Outcome: TypeAlias = (
+    Done | Retry | Snooze | Postpone | Deferred | Dead | Cancelled | Requeue | Republish | Discarded | AlreadyDone
+)

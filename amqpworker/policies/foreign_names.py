@@ -36,6 +36,7 @@ TASK_OPTIONS: Final[Mapping[str, str]] = {
     "acks_on_failure_or_timeout": _ALWAYS,
     "reject_on_worker_lost": _ALWAYS,
     "ignore_result": "use result=False",
+    "track_started": "use track=True",
     "store_results": "result=False stores nothing; App(results=…) names the store",
     "soft_time_limit": "use time_limit=…, in seconds; Celery's time_limit is hard_limit=…",
     "rate_limit": "use App(middleware=[…]) with a limiter that raises RetryLater(delay=…, count=False)",
@@ -122,6 +123,7 @@ RUN_ATTRIBUTES: Final[Mapping[str, str]] = {
     "retries": "use .attempt, which is 1 in the first run",
     "retry": "raise RetryLater(delay=…)",
     "delivery_info": "use .queue",
+    "update_state": "use .progress(done, total, note)",
 }
 
 

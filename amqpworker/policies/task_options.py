@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amqpworker.policies.result_options import ResultOptions
 from amqpworker.policies.retry import Policy
 from amqpworker.policies.time_limit import TimeLimit
 from amqpworker.signature.versions import Upgrade
@@ -18,7 +19,7 @@ class TaskOptions:
     """
 
     policy: Policy
-    stores_result: bool
+    results: ResultOptions
     time_limit: TimeLimit
     isolated: bool
     version: int = 1

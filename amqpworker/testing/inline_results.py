@@ -53,6 +53,10 @@ class InlineResults(StoredResults):
         self.wait(wanted, LONGEST_WAIT)
         return super().begin(wanted, on_end)
 
+    def note_sent(self, row: ResultRow) -> None:
+        """Store that a message was sent, now: a test sees it at once."""
+        self.store.put((row,))
+
     def _ended(self, wanted: WantedResult) -> ResultRow | None:
         row = self.row(wanted)
         return row if row is not None and row.reply else None

@@ -18,11 +18,12 @@ from amqpworker.log.logger import task_context
 from amqpworker.model.headers import EXPIRES, time_of
 from amqpworker.model.outcome import Requeue
 from amqpworker.testing.one_delivery import Parts, Workbench
-from amqpworker.worker.cancels import Cancels, StoredCancels
+from amqpworker.worker.cancels import Cancels
 from amqpworker.worker.hook_calls import HookTable
 from amqpworker.worker.hook_threads import HookThreads
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.limits.limits import Limits
+from amqpworker.worker.stored_checks import StoredChecks
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -82,7 +83,7 @@ class InlineWorker:
         self._broker = broker
         self._clock = clock
         self._loop = LoopThread()
-        self._stored_cancels = None if store is None else StoredCancels(store, clock.now, clock.monotonic)
+        self._stored_checks = None if store is None else StoredChecks(store, clock.now, clock.monotonic)
         self._limits = Limits(is_cancelled=cancels.is_cancelled)
         self._parts = Parts(
             store,
@@ -90,7 +91,7 @@ class InlineWorker:
             clock.clock,
             gates=[cancels.gate],
             limits=self._limits,
-            stored_cancels=self._stored_cancels,
+            stored_checks=self._stored_checks,
             run_coroutine=self._loop.run_coroutine,
         )
         self._hooks = HookThreads(HookTable(app.hooks, app.tasks), self._loop.run_coroutine)
@@ -131,8 +132,8 @@ class InlineWorker:
             self._lifespan.leave(timeout=10.0)
         self._loop.close()
         self._limits.stop()
-        if self._stored_cancels is not None:
-            self._stored_cancels.close()
+        if self._stored_checks is not None:
+            self._stored_checks.close()
 
     def _outside_of_loops(self, function: Callable[[], None]) -> None:
         """Call a function where no event loop runs: the tasks may use one of their own, as in a thread of a worker."""

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from amqpworker.broker.publisher import Publisher
     from amqpworker.results.store import ResultStore
     from amqpworker.task import Task
-    from amqpworker.worker.cancels import StoredCancels
     from amqpworker.worker.limits.limits import Limits
+    from amqpworker.worker.stored_checks import StoredChecks
 
 Step = tuple[Any, ...]
 """What the broker would have seen: `("publish", exchange, routing key)`, `("ack", tag, multiple)` or `("nack", tag)`."""
@@ -140,7 +140,7 @@ class Parts(NamedTuple):
     publisher: Publisher | None = None
     gates: Sequence[Gate] = ()
     limits: Limits | None = None
-    stored_cancels: StoredCancels | None = None
+    stored_checks: StoredChecks | None = None
     run_coroutine: RunCoroutine | None = None
 
 
@@ -175,7 +175,7 @@ class Workbench:
         stack = MiddlewareStack.of(parts.middleware, self._run_coroutine)
         self.executor = TaskExecutor(tasks, store is not None, parts.limits, stack, parts.gates, clock)
         isolation: Any = self
-        self.pipeline = Pipeline(self.executor, self.settler, isolation, parts.stored_cancels)
+        self.pipeline = Pipeline(self.executor, self.settler, isolation, parts.stored_checks)
         self.channel = self.new_channel()
 
     def _run_here(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:

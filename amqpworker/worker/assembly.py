@@ -17,14 +17,15 @@ from amqpworker.broker.address import addresses, places
 from amqpworker.broker.consumer import Consumer
 from amqpworker.broker.consumer_channel import Subscription
 from amqpworker.broker.publisher import Publisher
+from amqpworker.errors import ConfigError
 from amqpworker.ipc.pipes import Report, Reporter
 from amqpworker.ipc.recorder import CONSUMER, EVENT_LOOP, PUBLISHER, Recorder
 from amqpworker.log.logger import get_logger
-from amqpworker.results.store import ResultStore
+from amqpworker.results.store import SQLITE_EXAMPLE, ResultStore
 from amqpworker.settings import mistyped
 from amqpworker.worker.app_code import AppCode, ChildrenOfTasks
 from amqpworker.worker.cancelled_runs import CancelledRuns
-from amqpworker.worker.cancels import Cancels, StoredCancels
+from amqpworker.worker.cancels import Cancels
 from amqpworker.worker.consumer_watch import ConsumerWatch
 from amqpworker.worker.counters import OutcomeCounters
 from amqpworker.worker.executor import TaskExecutor
@@ -46,6 +47,7 @@ from amqpworker.worker.result_storer import ResultStorer
 from amqpworker.worker.settle import Settler
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stop_request import StopRequest
+from amqpworker.worker.stored_checks import StoredChecks
 from amqpworker.worker.streams import Streams
 from amqpworker.worker.subscriptions import queue_assignments, warn_of_long_tasks
 from amqpworker.worker.task_processes import TaskProcesses
@@ -98,7 +100,7 @@ def assemble(app: App, options: WorkerOptions, setup: ProcessSetup | None = None
     subscriptions = _subscriptions(app, options)
     pauses = Pauses(app.tasks, subscriptions, lambda paused: consumer.pause(paused), reporter)  # noqa: PLW0108
     executor = TaskExecutor(app.tasks, store is not None, limits, middleware, gates=[cancels.gate, pauses.gate])
-    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredCancels(store))
+    pipeline = Pipeline(executor, settler, isolation, None if store is None else StoredChecks(store))
     runners: RunnerThreads = RunnerThreads(pipeline, _concurrency(app, options), recorder)
     receiver = DeliveryReceiver(runners, settler, app.settings.ack_timeout, _ask(reporter), wake)
     consumer = _consumer(app, options, subscriptions, receiver)
@@ -216,6 +218,11 @@ def _concurrency(app: App, options: WorkerOptions) -> Concurrency:
 
 def _checked_store(app: App) -> ResultStore | None:
     store = app.store()
+    if store is None and (deduped := [task.name for task in app.tasks.values() if task.dedupe]):
+        raise ConfigError(
+            f"Task {deduped[0]!r} has dedupe=True, which asks the result store: give the app one, such as "
+            f"App(results={SQLITE_EXAMPLE!r})."
+        )
     if store is not None and (trouble := store.check_writable()) is not None:
         log.warning("results_unavailable", reason=trouble, effect="the first result waits for it")
     return store

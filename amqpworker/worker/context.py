@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from amqpworker.errors import NoCurrentTask
 from amqpworker.log.logger import task_context
 from amqpworker.model.headers import EARLIEST, EPOCH, LATEST, MILLISECOND, NOMINAL, SCHEDULE, time_of
+from amqpworker.model.progress import encode_progress, progress_of
 from amqpworker.policies.foreign_names import RUN_ATTRIBUTES, unknown_attribute
 from amqpworker.policies.retry import RunInfo
 from amqpworker.policies.time_limit import UNLIMITED, TimeLimit
@@ -24,6 +25,14 @@ from amqpworker.routing.envelope import user_headers
 if TYPE_CHECKING:
     from amqpworker.model.message import Delivery, Headers
     from amqpworker.task import Task
+
+
+class Reported(NamedTuple):
+    """The latest `progress` that a run has reported, as JSON, when one was passed on last (monotonic), and whether this one was."""
+
+    progress: bytes
+    put_at: float
+    is_put: bool
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -40,6 +49,10 @@ class Run:
     """Returns whether the message of a run is cancelled; None if that is never known here."""
     message_limit: TimeLimit | None = None
     """The limits of this run if its message has its own, which takes the place of the task's."""
+    on_progress: Callable[[Run, bytes], None] | None = None
+    """Is called with the JSON of what the task reports; None if no store has it."""
+    reported: Reported | None = field(default=None, init=False)
+    """What it has reported last; None if it has reported nothing."""
     deadline: float | None = field(default=None, init=False)
     """When its time limit is over, by the monotonic clock; None if it has no limit."""
     returned: Any = field(init=False)
@@ -92,6 +105,23 @@ class Run:
         asks = self._is_cancelled
         return asks is not None and asks(self.delivery)
 
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """
+        Report how far the task has come, for `sent.status()`: how much is done, of how much, and a note for people.
+
+        Call it as often as you like: at most two reports a second are stored, and the last one with the result. It never waits
+        for the store. Without a store, or with `result=False`, it does nothing.
+
+        Raises:
+            InvalidArguments: `done` or `total` is not a finite number, or `note` is not text.
+
+        Example:
+            current().progress(done=n, total=len(rows), note="importing")
+        """
+        data = encode_progress(progress_of(done, total, note))
+        if self.on_progress is not None and self.registered.stores_result:
+            self.on_progress(self, data)
+
     @property
     def headers(self) -> Headers:
         """The headers that the sender gave, as a copy."""
@@ -122,7 +152,7 @@ def current() -> Run:
     """
     Return the run that this code is part of: its `id`, `attempt`, `queue`, `headers`, `task` and `time_left`.
 
-    `last_attempt` is whether its failure is not retried any more, `cancelled` whether it is to stop early. If a schedule sent its message, it also has the name of the `schedule`, and the
+    `last_attempt` is whether its failure is not retried any more, `cancelled` whether it is to stop early; `progress(done, total)` reports how far it has come. If a schedule sent its message, it also has the name of the `schedule`, and the
     time that it was due, `nominal`.
 
     Raises:

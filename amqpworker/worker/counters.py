@@ -8,6 +8,7 @@ from typing import get_args
 from amqpworker.hooks import Settled
 from amqpworker.ipc.recorder import Counts
 from amqpworker.model.outcome import (
+    AlreadyDone,
     Cancelled,
     Dead,
     Deferred,
@@ -38,7 +39,7 @@ class OutcomeCounters:
         """Return the numbers so far."""
         number = self._number
         return Counts(
-            done=number[Done] + number[Discarded] + number[Cancelled],
+            done=number[Done] + number[AlreadyDone] + number[Discarded] + number[Cancelled],
             retried=number[Retry] + number[Snooze] + number[Postpone],
             dead=number[Dead],
             requeued=number[Requeue] + number[Republish] + number[Deferred],

@@ -19,6 +19,7 @@ from amqpworker.lifecycle import start_thread
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import (
+    AlreadyDone,
     Cancelled,
     Dead,
     Deferred,
@@ -208,7 +209,7 @@ class EventLoopRunner:
 
     def _settle(self, delivery: Delivery, outcome: Outcome, run: Run | None) -> None:
         match outcome:
-            case Done() | Discarded() | Requeue():
+            case Done() | AlreadyDone() | Discarded() | Requeue():
                 self._settle_here(delivery, outcome, run)
             case Dead() | Cancelled() | Retry() | Snooze() | Postpone() | Deferred() | Republish():
                 # A copy may be too large, and end as a dead letter whose failure is stored.

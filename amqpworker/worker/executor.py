@@ -76,6 +76,8 @@ class TaskExecutor:
         self._now, self._monotonic = clock
         self._late_calls = LateCalls()
         self._process = os.getpid()
+        self.on_progress: Callable[[Run, bytes], None] | None = None
+        """Is called with what tasks report of their progress; None if no store has it."""
         self.has_coroutines = any(map(is_coroutine, tasks.values()))
         self._keeps_returned = any(task.hooks.on_success or task.app.hooks.on_success for task in tasks.values())
 
@@ -128,7 +130,8 @@ class TaskExecutor:
         if properties.reply_to:
             self._late_calls.on_run(properties.app_id or "")
         task_id = properties.message_id or new_id()
-        run = Run(registered, delivery, task_id, attempt, now, first_run, self._limits.is_cancelled)
+        asks, reports = self._limits.is_cancelled, self.on_progress
+        run = Run(registered, delivery, task_id, attempt, now, first_run, asks, None, reports)
         if TIME_LIMIT in known or HARD_LIMIT in known:
             run.message_limit = message_limit(registered.time_limit, known)
         return run

@@ -29,6 +29,7 @@ from amqpworker.log.redaction import redact_text
 from amqpworker.model.headers import CRASHES, ETA, EXPIRES, RETURNED, UNKNOWN_SINCE, count_of, time_of
 from amqpworker.model.message import JSON, Delivery, Properties, plain
 from amqpworker.model.outcome import (
+    AlreadyDone,
     Cancelled,
     Dead,
     Deferred,
@@ -72,8 +73,8 @@ PAUSED = Deferred(64.0, "the task is paused")
 CANCELLED = Cancelled(Failure("", "the message was cancelled before its task started"))
 _CANCELLED_ERROR = f"{TaskCancelled.__module__}.{TaskCancelled.__qualname__}"
 INTERRUPTED = Cancelled(Failure(_CANCELLED_ERROR, str(TaskCancelled())))
-# The result store, which knows what is cancelled, cannot be read.
-NOT_CHECKED = Deferred(4.0, "the result store cannot be read, so it is not known whether the message is cancelled")
+# The result store, which knows what is cancelled and what is done, cannot be read.
+NOT_CHECKED = Deferred(4.0, "the result store cannot be read, so it is not known whether the message may still run")
 FIRST_CRASH_DELAY = 1.0
 MAX_CRASH_DELAY = 60.0
 MAX_CRASHES = 1000
@@ -255,6 +256,11 @@ def from_hard_limit(run: Run, stack: str, least: float = HARD_LIMIT_DELAY) -> Ou
         if delay is not None:
             return unless_cancelled(run, Retry(max(delay, least), failure))
     return unless_cancelled(run, late)
+
+
+def already_done(reply: bytes) -> AlreadyDone:
+    """Return the outcome of a message whose task is done, by its row in the result store, which has this reply."""
+    return AlreadyDone(reply)
 
 
 def internal_error(delivery: Delivery, error: BaseException) -> Dead:

@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, TypeAlias
 from amqpworker.ipc.recorder import RunSlot, key_of
 from amqpworker.log.logger import get_logger, task_context
 from amqpworker.model.message import Delivery
-from amqpworker.model.outcome import Done, Outcome
+from amqpworker.model.outcome import AlreadyDone, Done, Outcome
 from amqpworker.worker import outcomes
 from amqpworker.worker.after_fork import exit_if_forked_child
 from amqpworker.worker.context import Run
 from amqpworker.worker.limits.limits import RunAbandoned
+from amqpworker.worker.progress_reports import ProgressReports
 
 if TYPE_CHECKING:
-    from amqpworker.worker.cancels import StoredCancels
     from amqpworker.worker.executor import TaskExecutor
     from amqpworker.worker.isolation.isolation import Isolation
     from amqpworker.worker.settle import Settler
+    from amqpworker.worker.stored_checks import StoredChecks
 
 log = get_logger(__name__)
 
@@ -50,7 +51,7 @@ class Acceptance:
 
     def accepts(self, outcome: Outcome) -> bool:
         """Return whether an outcome is to be settled."""
-        return self.failures or (self.results and isinstance(outcome, Done))
+        return self.failures or (self.results and isinstance(outcome, Done | AlreadyDone))
 
 
 class Pipeline:
@@ -61,13 +62,15 @@ class Pipeline:
         executor: TaskExecutor,
         settler: Settler,
         isolation: Isolation,
-        stored_cancels: StoredCancels | None = None,
+        stored_checks: StoredChecks | None = None,
     ) -> None:
         self.executor = executor
-        self._stored_cancels = stored_cancels
+        self._stored_checks = stored_checks
         self._settler = settler
         self._isolation = isolation
         self._process = os.getpid()
+        if settler.storer is not None:
+            executor.on_progress = ProgressReports(settler.note_running).report
 
     def execute(self, delivery: Delivery, slot: RunSlot, acceptance: Acceptance, isolated: bool = False) -> None:
         """Run a delivery and settle it: in an isolated process if it or its task is `isolated`, else in this thread."""
@@ -79,11 +82,13 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if self._stored_cancels is None else self._stored_cancels.check(run)
+                refused = None if self._stored_checks is None else self._stored_checks.check(run)
                 if refused is not None:
                     outcome = refused
                 else:
                     slot.mark_running(key_of(delivery), run)
+                    if run.registered.track:
+                        self._settler.note_running(run)
                     call = self._isolation.run if isolated or run.registered.isolated else self.executor.call
                     outcome = call(run)
             else:
@@ -112,11 +117,13 @@ class Pipeline:
             if isinstance(admitted, Run):
                 run = admitted
                 task_context.set(run)
-                refused = None if self._stored_cancels is None else await self._stored_cancels.check_async(run)
+                refused = None if self._stored_checks is None else await self._stored_checks.check_async(run)
                 if refused is not None:
                     outcome = refused
                 else:
                     slot.mark_running(key_of(delivery), run)
+                    if run.registered.track:
+                        self._settler.note_running(run)
                     outcome = await self.executor.call_async(run)
             else:
                 outcome = admitted
@@ -133,8 +140,8 @@ class Pipeline:
 
     def close(self) -> None:
         """End the threads that it has."""
-        if self._stored_cancels is not None:
-            self._stored_cancels.close()
+        if self._stored_checks is not None:
+            self._stored_checks.close()
 
     def settle(self, delivery: Delivery, outcome: Outcome, run: Run | None = None) -> None:
         """Settle a delivery."""

@@ -28,6 +28,11 @@ FIRST_PAUSE, MAX_PAUSE = 0.1, 5.0
 DOWN_AFTER = 1.0
 """Seconds after the first failed commit, from which on the process starts nothing new."""
 
+MOST_NOTES = 20_000
+"""As many rows wait at most when one is noted that nothing depends on."""
+
+REPEAT_LOG_AFTER = 60.0
+
 EXPIRE_EVERY = 64
 """After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
@@ -38,13 +43,14 @@ class StoredRow:
     A row to store; `on_stored` is called with None once that is done, or with why it may not be.
 
     If it does not replace one, a reply of the same message that is stored already stays. As long as `is_wanted` returns true it
-    is tried again.
+    is tried again. A row that is not `needed` is tried once, and its failure is nothing but logged.
     """
 
     row: ResultRow
     on_stored: Callable[[ResultStoreError | None], None]
     is_wanted: Callable[[], bool]
     replaces: bool = True
+    needed: bool = True
 
 
 class ResultStorer:
@@ -67,6 +73,7 @@ class ResultStorer:
         self._failing_since: float | None = None
         self._failures = 0
         self._until_expire = 1
+        self._log_dropped_at = 0.0
         self._woken = threading.Event()
         self._hurry = threading.Event()
         self._is_stopping = False
@@ -82,6 +89,13 @@ class ResultStorer:
         """Store a row soon."""
         self._waiting.append(row)
         self._woken.set()
+
+    def note(self, row: ResultRow) -> None:
+        """Store a row soon, if the store can be written then: nothing depends on it. It is dropped if too many wait."""
+        if len(self._waiting) < MOST_NOTES:
+            self.put(StoredRow(row, _forget, _never, needed=False))
+        else:
+            self._note_dropped(1, f"{MOST_NOTES} rows wait for the store already")
 
     def start(self) -> None:
         """Start its thread; raises ThreadLimitReached if the system refuses it."""
@@ -125,10 +139,12 @@ class ResultStorer:
     def _store_all(self, taken: Sequence[StoredRow]) -> list[StoredRow]:
         """Store rows, and return those that are to be tried again."""
         errors, kept = self._errors_of(taken)
-        failed, reason = [], ""
+        failed, reason, dropped = [], "", [one for one in taken if not one.needed and one.row.id in errors]
+        if dropped:
+            self._note_dropped(len(dropped), str(errors[dropped[0].row.id]))
         for one in taken:
             error = None if one in kept else errors.get(one.row.id)
-            if error is not None and not isinstance(error, ResultNotStorable):
+            if error is not None and one.needed and not isinstance(error, ResultNotStorable):
                 reason = reason or str(error)
                 if not self._is_draining and one.is_wanted():
                     failed.append(one)
@@ -139,7 +155,7 @@ class ResultStorer:
                 log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
         if reason:
             self._note_failure(reason, len(failed))
-        else:
+        elif not dropped or len(dropped) < len(taken):
             self._note_success(len(taken))
         return failed
 
@@ -172,6 +188,12 @@ class ResultStorer:
             log.error("result_store_down", reason=reason, effect="nothing new is started until results can be stored")
             self._on_down(True)
 
+    def _note_dropped(self, count: int, reason: str) -> None:
+        now = self._monotonic()
+        if now >= self._log_dropped_at:
+            self._log_dropped_at = now + REPEAT_LOG_AFTER
+            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() does not show what it could")
+
     def _note_success(self, count: int) -> None:
         if self._failing_since is not None:
             log.info("results_stored_again", seconds=round(self._monotonic() - self._failing_since, 1))
@@ -184,3 +206,11 @@ class ResultStorer:
             self._until_expire = EXPIRE_EVERY
             with suppress(Exception):  # the next time will do
                 self._store.expire(self._now(), 2 * max(count, EXPIRE_EVERY))
+
+
+def _forget(_: ResultStoreError | None) -> None:
+    """Nothing follows."""
+
+
+def _never() -> bool:
+    return False

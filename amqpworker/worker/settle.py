@@ -23,6 +23,7 @@ from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.model.headers import UnusableHeader, read_headers
 from amqpworker.model.message import Delivery, Publication, new_id
 from amqpworker.model.outcome import (
+    AlreadyDone,
     Cancelled,
     Dead,
     Deferred,
@@ -106,6 +107,10 @@ class Settler:
         except BaseException as error:  # noqa: BLE001 - an error of our own must not leave a message unsettled
             self._settle_instead(settled, error)
 
+    def note_running(self, run: Run, progress: bytes = b"") -> None:
+        """Store soon that a task runs, with the JSON of its progress; nothing waits for that."""
+        self._storing.note_running(run, progress)
+
     def _settle_instead(self, settled: Settled, error: BaseException) -> None:
         """Settle a delivery whose outcome could not be settled, by another outcome."""
         following = outcomes.from_settle_error(settled.delivery, settled.outcome, error)
@@ -124,7 +129,7 @@ class Settler:
 
     def _act(self, settled: Settled, outcome: Outcome) -> None:  # noqa: PLR0912 - a case for each
         """Raises InvalidArguments if AMQP cannot carry the copy that the outcome requires; then nothing was published."""
-        delivery, run = settled.delivery, settled.run
+        run = settled.run
         match outcome:
             case Done():
                 if run is not None and log.wants(self._done_level):
@@ -144,9 +149,8 @@ class Settler:
                 self._dead_letter(settled, outcome, self._settle_instead)
             case Cancelled():
                 self._cancel(settled, outcome)
-            case Discarded(reason):
-                log.info("call_discarded", id=delivery.properties.message_id, queue=delivery.queue, reason=reason)
-                self._ack(settled)
+            case AlreadyDone() | Discarded():
+                self._end_without_run(settled, outcome)
             case Requeue():
                 self._requeue(settled)
             case Republish():
@@ -184,14 +188,13 @@ class Settler:
 
     def _store_and_reply(self, settled: Settled, state: str, reply: bytes, replaces: bool = True) -> None:
         """Store a result and reply, then acknowledge; requeue the delivery if the store remains unavailable."""
+        self._storing.store_then(settled, state, reply, self._reply_or_ack, self._settle_instead, replaces)
 
-        def then(stored: Settled, reply: bytes) -> None:
-            if stored.delivery.properties.reply_to:
-                self._replying.reply(stored, reply)
-            else:
-                self._ack(stored)
-
-        self._storing.store_then(settled, state, reply, then, self._settle_instead, replaces)
+    def _reply_or_ack(self, settled: Settled, reply: bytes) -> None:
+        if settled.delivery.properties.reply_to:
+            self._replying.reply(settled, reply)
+        else:
+            self._ack(settled)
 
     def _retry(self, settled: Settled, outcome: Retry | Snooze) -> None:
         identity = _identity_of(settled)
@@ -243,6 +246,14 @@ class Settler:
         """Settle as failed without a dead letter; a result that is stored already stays."""
         log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
         self._store_and_reply(settled, "cancelled", encode_failed(CANCELLED, outcome.failure), replaces=False)
+
+    def _end_without_run(self, settled: Settled, outcome: AlreadyDone | Discarded) -> None:
+        if isinstance(outcome, AlreadyDone):
+            log.info("task_already_done", id=settled.id, task=settled.task, queue=settled.queue)
+            self._reply_or_ack(settled, outcome.reply)
+        else:
+            log.info("call_discarded", id=settled.id, queue=settled.queue, reason=outcome.reason)
+            self._ack(settled)
 
     def _republish(self, settled: Settled) -> None:
         delivery = settled.delivery

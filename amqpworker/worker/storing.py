@@ -17,6 +17,7 @@ from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import RESULT_REFUSED, encode_failed
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable
+from amqpworker.worker.context import Run
 from amqpworker.worker.result_storer import ResultStorer, StoredRow
 
 log = get_logger(__name__)
@@ -82,6 +83,33 @@ class Storing:
         row = self._row_of(settled, state, reply)
         storer.put(StoredRow(row, on_stored, lambda: delivery.channel.is_open, replaces))
 
+    def note_running(self, run: Run, progress: bytes = b"") -> None:
+        """Store soon that a task runs, and what it has reported; if that fails, it is only logged. Nothing waits for it."""
+        if self.storer is None or not run.registered.stores_result:
+            return
+        now = self._now()
+        first_sent = first_sent_text(run.delivery.properties.headers)
+        expires = now + self._ttl_of(run)
+        self.storer.note(
+            ResultRow(
+                run.id,
+                "running",
+                run.task,
+                b"",
+                first_sent,
+                now,
+                expires,
+                run.attempt,
+                self._worker,
+                run.started,
+                progress,
+            )
+        )
+
+    def _ttl_of(self, run: Run | None) -> float:
+        own = None if run is None else run.registered.result_ttl
+        return self._ttl if own is None else own
+
     def _store_refusal(
         self, settled: Settled, state: str, error: ResultNotStorable, then: Then, on_failure: OnFailure
     ) -> None:
@@ -95,8 +123,12 @@ class Storing:
     def _row_of(self, settled: Settled, state: str, reply: bytes) -> ResultRow:
         run, now = settled.run, self._now()
         started = (run.attempt, self._worker, run.started) if run is not None else (0, "", 0.0)
+        progress = b"" if run is None or run.reported is None else run.reported.progress
         first_sent = first_sent_text(settled.delivery.properties.headers)
-        return ResultRow(settled.id or "", state, settled.task or "", reply, first_sent, now, now + self._ttl, *started)
+        expires = now + self._ttl_of(run)
+        return ResultRow(
+            settled.id or "", state, settled.task or "", reply, first_sent, now, expires, *started, progress=progress
+        )
 
 
 def _with_reply(then: Then, reply: bytes, settled: Settled, _: bytes) -> None:

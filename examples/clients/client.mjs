@@ -62,7 +62,7 @@ await send("welcomes", "shop.welcome", { user_id: 1 }).then(() => console.log("s
 await send("welcomes", "shop.welcome", { user_id: 2 }, { delay: 1.5 }).then(() => console.log("sent, due in 1.5 s"));
 console.log(`call: ${await call("welcomes", "shop.welcome", { user_id: 3, lang: "fr" })}`);
 console.log(`call: ${await call("welcomes", "shop.welcome", { user_id: -1 }).catch(failure)}`);
-console.log(`send: ${await send("nowhere", "shop.welcome", { user_id: 4 }).catch(failure)}`);
+console.log(`send: ${await send("invoices", "shop.welcome", { user_id: 4 }).catch(failure)}`);
 const replies = await Promise.all([...Array(100).keys()].map((id) => call("welcomes", "shop.welcome", { user_id: id })));
 console.log(`${replies.filter((reply, id) => reply.startsWith(`user ${id} `)).length} of 100 replies are right`);
 await connection.close();

@@ -63,8 +63,8 @@ if send({"user_id": 2}, delay=1.5):
 print("call:", *call({"user_id": 3, "lang": "fr"}))
 print("call:", *call({"user_id": -1}))
 try:
-    send({"user_id": 4}, queue="nowhere")
+    send({"user_id": 4}, queue="invoices")
 except UnroutableError:
-    print("send: there is no queue nowhere")
+    print("send: there is no queue invoices")
 results = call(*({"user_id": number} for number in range(100)))
 print(sum(result.startswith(f"user {number} ") for number, result in enumerate(results)), "of 100 replies are right")

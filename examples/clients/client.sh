@@ -43,4 +43,4 @@ send() {
 
 send welcomes shop.welcome '{"user_id": 1}' && echo "sent"
 send welcomes shop.welcome '{"user_id": 2}' 1500 && echo "sent, due in 1.5 s"
-send nowhere shop.welcome '{"user_id": 4}' || true
+send invoices shop.welcome '{"user_id": 4}' || true

@@ -39,7 +39,7 @@ func main() {
 	fmt.Println("call:", must(call(`{"user_id": 3, "lang": "fr"}`)))
 	_, err := call(`{"user_id": -1}`)
 	fmt.Println("call:", err)
-	fmt.Println("send:", send("nowhere", `{"user_id": 4}`, 0, amqp.Table{}, amqp.Publishing{}))
+	fmt.Println("send:", send("invoices", `{"user_id": 4}`, 0, amqp.Table{}, amqp.Publishing{}))
 
 	right, count := make(chan bool), map[bool]int{}
 	for id := range [100]int{} {

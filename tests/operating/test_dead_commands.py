@@ -115,8 +115,9 @@ class Letters:
                 }
                 body = json.dumps({"order": f"o-{number}"})
                 channel.basic_publish(exchange, WORK, body.encode(), pika.BasicProperties(**values))
-        queue = PARKED if exchange == PARKED else DEAD
-        wait_until(lambda: self.broker.count(queue) >= count, what="the letters are there")
+            # While the channel is open: it publishes again to a queue that has just been declared and had no leader yet.
+            queue = PARKED if exchange == PARKED else DEAD
+            wait_until(lambda: self.broker.count(queue) >= count, what="the letters are there")
         return ids
 
 

@@ -34,7 +34,7 @@ def test_a_broker_that_goes_away_in_the_middle_of_a_replay_loses_no_letter(
         for one in ids:
             properties = pika.BasicProperties(message_id=one, headers={"aw-dead-reason": "failed"}, delivery_mode=2)
             channel.basic_publish("amqpworker.dead", WORK, b"{}", properties)
-    broker.wait_for_count(DEAD, COUNT)
+        broker.wait_for_count(DEAD, COUNT)
     node.save_queues()
     line = ("dead", "replay", "--all", "--yes", "-q", WORK, "--rate", "1500")
     with started(tmp_path, environment(broker.url), *line) as process:

@@ -15,10 +15,12 @@ import pytest
 
 from amqpworker import DeadLetter, Message, QueueFull, Retried, Run, Unroutable
 from amqpworker.client.cancelling import announce
+from amqpworker.client.stored_results import StoredResults
 from amqpworker.hooks import Settled
 from amqpworker.model.headers import time_text
 from amqpworker.model.message import new_id
 from amqpworker.model.outcome import (
+    AlreadyDone,
     Cancelled,
     Dead,
     Deferred,
@@ -31,6 +33,8 @@ from amqpworker.model.outcome import (
     Retry,
     Snooze,
 )
+from amqpworker.model.reply import encode_done
+from amqpworker.results.row import ResultRow
 from tests import lifecycle
 from tests.docs import ROOT, table
 from tests.support import Broker, raw_channel, wait_until
@@ -385,14 +389,30 @@ def not_stored(life: Life) -> str:
     store = Store()
     store.failures = 1000
     life.app.results = "sqlite:///never.db"
-    life.app._stores[life.app.results] = store
+    life.app._stored_results[life.app.results] = StoredResults(store)
     with life.worker(threads=1) as worker:
         unstored = life.send("works", 8)
-        wait_until(lambda: life.logged("result_not_stored", unstored), 10, "storing it has failed")
+        failed = "results_not_stored "
+        wait_until(lambda: any(one.getMessage().startswith(failed) for one in list(life.caplog.records)), 10, failed)
         worker.process.stop_requested.set()
         life.expect(unstored, (Requeue, "not-stored"))
     life.app.results = None
     return unstored
+
+
+def already_done(life: Life) -> None:
+    """The store has a result of its id."""
+    store = Store()
+    life.app.results = "sqlite:///done.db"
+    life.app._stored_results[life.app.results] = StoredResults(store)
+    life.tasks["works"].dedupe = True
+    with life.worker(threads=1):
+        message = life.tasks["works"].message(9)
+        store.rows[message.id] = ResultRow(message.id, "done", "works", encode_done(b"9"), "", 1.0, 4e9)
+        life.app.send(message)
+        life.expect(message.id, (AlreadyDone, "already-done"))
+    life.tasks["works"].dedupe = False
+    life.app.results = None
 
 
 def requeued(life: Life) -> None:
@@ -436,6 +456,7 @@ def test_each_transition_is_taken_as_the_page_has_it(vhost: Broker, caplog: pyte
         for task_id in life.waiting:
             life.expect(task_id, (Done, "done"))
     unstored = not_stored(life)
+    already_done(life)
     requeued(life)
     life.expect(unstored, (Requeue, "not-stored"), (Done, "done"))
     life.check_ends()

@@ -53,7 +53,8 @@ def fill(broker: Broker, count: int, queue: str = QUEUE) -> None:
     with raw_channel(broker.url) as channel:
         for number in range(count):
             channel.basic_publish("", queue, str(number), pika.BasicProperties(message_id=str(number)))
-    broker.wait_for_count(queue, count)
+        # While the channel is open: it publishes again to a queue that had no leader yet.
+        broker.wait_for_count(queue, count)
 
 
 def number_of(delivery: Delivery) -> int:

@@ -345,6 +345,7 @@ def test_outcomes_are_made_in_one_place() -> None:
         "Requeue",
         "Republish",
         "Discarded",
+        "AlreadyDone",
     }
     wrong = [
         f"{named(path)}:{it.lineno} {it.func.id}"

@@ -17,6 +17,7 @@ from amqpworker.model.cancel import decode_cancel
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.model.headers import now_text, read_headers, time_of, time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
+from amqpworker.model.progress import Progress, decode_progress
 from amqpworker.model.reply import decode_reply, encode_done
 from amqpworker.results import ResultRow
 from amqpworker.routing import envelope
@@ -114,15 +115,21 @@ def test_a_reply_is_read_as_its_vector_states(vector: dict[str, Any]) -> None:
 
 @each("stored")
 def test_a_stored_row_is_kept_and_read_as_its_vector_states(vector: dict[str, Any], tmp_path: Path) -> None:
-    row = ResultRow(**{**vector["row"], "reply": vector["row"]["reply"].encode()})
+    texts = {name: vector["row"][name].encode() for name in ("reply", "progress")}
+    row = ResultRow(**{**vector["row"], **texts})
     app = App(results=f"sqlite:///{tmp_path / 'results.db'}")
     store = app.store()
     assert store is not None
     store.put([row])
     assert store.get([row.id]) == {row.id: row}
     store.close()
+    assert (decode_progress(row.progress) or None) == (vector["progress"] and Progress(**vector["progress"]))
+    if vector["read"] is None:
+        assert (row.reply, row.state in {"sent", "running"}) == (b"", True)
+        return
     assert as_read(row.reply) == vector["read"]
-    assert row.state == ("cancelled" if vector["read"].get("reason") == "cancelled" else vector["read"]["status"])
+    reason = vector["read"].get("reason")
+    assert row.state == {"cancelled": "cancelled", "result-refused": "done"}.get(reason, vector["read"]["status"])
 
 
 @each("dead_letters")

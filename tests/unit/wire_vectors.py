@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from amqpworker.model.cancel import Cancel, holds_until
 from amqpworker.model.headers import now_text, time_of, time_text
 from amqpworker.model.message import Delivery, Message, Properties, Publication
 from amqpworker.model.outcome import Dead, Failure
+from amqpworker.model.progress import Progress, encode_progress
 from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.results import ResultRow
 from amqpworker.routing import envelope
@@ -51,7 +53,19 @@ RETURNS = (
     ),
     ("one that is not on its way", ["a", "b"], ["z"], {"a": "confirmed", "b": "confirmed"}),
 )
-STORED_FIELDS = ("id", "state", "task", "reply", "first_sent", "stored_at", "expires_at")
+STORED_FIELDS = (
+    "id",
+    "state",
+    "task",
+    "reply",
+    "first_sent",
+    "stored_at",
+    "expires_at",
+    "attempt",
+    "worker",
+    "started_at",
+    "progress",
+)
 NO_ROUTE = {"reply_code": 312, "reply_text": "NO_ROUTE"}
 
 
@@ -156,22 +170,39 @@ def failed(
 def stored() -> Iterator[dict[str, Any]]:
     """Yield what a result store keeps of the call, and what is read of it."""
     cancelled = Failure("", "the message was cancelled before its task started")
-    for state, reply, read in (
+    refused = Failure("amqpworker.errors.InvalidResult", "a set is not JSON")
+    for name, state, reply, read in (
+        ("sent", "sent", b"", None),
+        ("running", "running", b"", None),
         (
+            "done",
             "done",
             encode_done(b'"user 42 was welcomed in fr"'),
             {"status": "done", "value": "user 42 was welcomed in fr"},
         ),
-        ("failed", encode_failed("failed", FAILURE), failed("failed")),
         (
+            "done, and the result was refused",
+            "done",
+            encode_failed("result-refused", refused),
+            failed("result-refused", refused.error_type, refused.text, ""),
+        ),
+        ("failed", "failed", encode_failed("failed", FAILURE), failed("failed")),
+        (
+            "cancelled",
             "cancelled",
             encode_failed("cancelled", cancelled),
             failed("cancelled", cancelled.error_type, cancelled.text, ""),
         ),
     ):
         row = ResultRow(ID, state, TASK, reply, now_text(NOW), NOW + 60, NOW + 60 + 86_400)
-        shown_row = {name: getattr(row, name) for name in STORED_FIELDS}
-        yield {"name": state, "row": {**shown_row, "reply": reply.decode()}, "read": read}
+        progress = None
+        if state in {"running", "done"}:
+            progress = Progress(2, 4, "importing")
+            row = row._replace(attempt=2, worker="web-1:4711", started_at=NOW + 30, progress=encode_progress(progress))
+        texts = {"reply": reply.decode(), "progress": row.progress.decode()}
+        shown_row = {field: getattr(row, field) for field in STORED_FIELDS}
+        read_progress = None if progress is None else asdict(progress)
+        yield {"name": name, "row": {**shown_row, **texts}, "read": read, "progress": read_progress}
 
 
 def dead_letters() -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -22,7 +23,16 @@ from amqpworker.ipc.interpreter import VERSION_ARGUMENT, VERSION_MISMATCH, comma
 from amqpworker.ipc.kernel import ProcessEnd, memory_file
 from amqpworker.ipc.stray_signals import DUMP_SIGNAL, stray_signals_blocked
 from amqpworker.worker.isolation.leftovers import Leftovers
-from amqpworker.worker.isolation.protocol import BEAT, CANCELLED_FLAG, OUTCOME, READY, SPENT, Frames, Unreadable
+from amqpworker.worker.isolation.protocol import (
+    BEAT,
+    CANCELLED_FLAG,
+    OUTCOME,
+    PROGRESS,
+    READY,
+    SPENT,
+    Frames,
+    Unreadable,
+)
 from amqpworker.worker.options import WorkerOptions
 
 POLL_SECONDS = 1.0
@@ -88,6 +98,7 @@ class IsolatedProcess:
         self.idle_since = time.monotonic()
         self.killed_by_cancel = False
         """Whether it is killed because its task is cancelled with force."""
+        self._on_progress: Callable[[bytes], None] = lambda _: None
         self._stall_timeout = options.stall_timeout
         self._frames = Frames()
         self._socket, theirs = socket.socketpair()
@@ -139,8 +150,9 @@ class IsolatedProcess:
             self._is_ready = self._listen(READY, timeout) == Arrived(b"")
         return self._is_ready
 
-    def run(self, request: bytes, timeout: float) -> Answer:
-        """Have it run a task, for at most `timeout` seconds."""
+    def run(self, request: bytes, timeout: float, on_progress: Callable[[bytes], None] = lambda _: None) -> Answer:
+        """Have it run a task, for at most `timeout` seconds; `on_progress` is called with what the task reports."""
+        self._on_progress = on_progress
         os.ftruncate(self._stacks, 0)
         os.lseek(self._stacks, 0, os.SEEK_SET)
         self.runs += 1
@@ -190,6 +202,8 @@ class IsolatedProcess:
                 return Arrived(content)
             if kind == SPENT:
                 self.spent = True
+            elif kind == PROGRESS:
+                self._on_progress(content)
             elif kind != BEAT:
                 return self._crashed("killed: it did not respond to a request")
             else:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Delivery
 from amqpworker.model.outcome import Outcome
+from amqpworker.model.progress import decode_progress, encode_progress
 from amqpworker.worker import outcomes
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.isolated_process import Arrived, Crash, IsolatedProcess, Late
@@ -83,7 +85,7 @@ class Isolation(Service):
     def _run_in(self, process: IsolatedProcess, run: Run) -> Outcome:
         outcome: Outcome | None = None
         try:
-            answer = process.run(request_to(run), run.time_limit.end)
+            answer = process.run(request_to(run), run.time_limit.end, partial(_report, run))
             if isinstance(answer, Arrived) and not self._closed:
                 outcome = outcome_from(answer.data)
         except Unreadable as error:
@@ -231,6 +233,13 @@ class Isolation(Service):
             process.exited(max(0.0, until - time.monotonic()))
         for thread in _close_all([process for _, process in leaving]):
             thread.join(grace and LEFTOVERS_GRACE)
+
+
+def _report(run: Run, data: bytes) -> None:
+    """Pass on what a task has reported from its process, unless it is not understood: user code has run there."""
+    progress = decode_progress(data)
+    if progress is not None and run.on_progress is not None:
+        run.on_progress(run, encode_progress(progress))
 
 
 def _close_all(processes: Iterable[IsolatedProcess]) -> list[threading.Thread]:

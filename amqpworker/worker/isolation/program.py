@@ -40,6 +40,7 @@ from amqpworker.worker.executor import TaskExecutor, message_limit
 from amqpworker.worker.isolation.protocol import (
     BEAT,
     CANCELLED_FLAG,
+    PROGRESS,
     READY,
     SPENT,
     Request,
@@ -50,6 +51,7 @@ from amqpworker.worker.isolation.protocol import (
 from amqpworker.worker.lifespan import Lifespan
 from amqpworker.worker.middleware import MiddlewareStack
 from amqpworker.worker.options import WorkerOptions
+from amqpworker.worker.progress_reports import ProgressReports
 from amqpworker.worker.signals import OwnSignals
 from amqpworker.worker.stdout import print_by_line
 from amqpworker.worker.task_processes import TaskProcesses
@@ -78,6 +80,7 @@ class IsolatedProgram:
         self._executor = TaskExecutor(app.tasks, app.results is not None, middleware=middleware)
         self._loop = asyncio.Runner()
         self._lifespan = Lifespan(None if app.lifespan is None else app.lifespan(), self._run_coroutine)
+        self._reports = ProgressReports(lambda _, progress: self._send(frame(PROGRESS, progress)))
         self._sending = threading.Lock()
         self._busy = threading.Event()
 
@@ -109,7 +112,11 @@ class IsolatedProgram:
         if registered is None:
             return outcomes.unknown_task(request[0], self._app.tasks, time.time())
         limit = message_limit(registered.time_limit, read_headers(properties.headers or {}))
-        return self._executor.run(Run(registered, *request, self._is_cancelled, limit), self._run_coroutine)
+        reports = None if self._app.results is None else self._reports.report
+        run = Run(registered, *request, self._is_cancelled, limit, reports)
+        outcome = self._executor.run(run, self._run_coroutine)
+        self._reports.flush(run)
+        return outcome
 
     def _is_cancelled(self, _: Delivery) -> bool:
         return os.pread(self._cancel_flag, 1, 0) == CANCELLED_FLAG

@@ -19,14 +19,14 @@ from amqpworker.model.outcome import Cancelled, Dead, Deferred, Done, Outcome, R
 from amqpworker.worker.context import Run
 
 HEAD = struct.Struct("=cI")
-READY, BEAT, OUTCOME, SPENT, REQUEST = b"r", b"b", b"o", b"s", b"q"
+READY, BEAT, OUTCOME, SPENT, REQUEST, PROGRESS = b"r", b"b", b"o", b"s", b"q", b"p"
 Request: TypeAlias = tuple[Delivery, str, int, float, float]
 """A task to run: the arguments of its `Run` after the task."""
 
 CANCELLED_FLAG = b"c"
 """The content of the file that a worker process and an isolated one share, once the present run is cancelled."""
 
-KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST)
+KINDS = (READY, BEAT, OUTCOME, SPENT, REQUEST, PROGRESS)
 MAX_BYTES = 1 << 30
 
 ADAPTERS: dict[str, TypeAdapter[Any]] = {

@@ -189,7 +189,10 @@ def test_what_was_removed_is_stored_as_cancelled_unless_a_result_is_there() -> N
     scene.store.rows["m-2"] = done
     report_removed(scene.app, [removed("m-1"), removed("m-2")])
     assert scene.store.reply("m-1")["reason"] == "cancelled"
-    assert scene.store.rows["m-1"].first_sent == time_text(1790000000000)
+    assert (scene.store.rows["m-1"].state, scene.store.rows["m-1"].first_sent) == (
+        "cancelled",
+        time_text(1790000000000),
+    )
     assert scene.store.rows["m-2"] is done
     assert not scene.lanes.published
 

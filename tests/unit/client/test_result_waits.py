@@ -23,6 +23,7 @@ from amqpworker.client import result_waits
 from amqpworker.client.result_waits import ResultWaits, WantedResult
 from amqpworker.client.sent import Origin
 from amqpworker.client.stored_results import StoredResults
+from amqpworker.model.headers import time_text
 from amqpworker.model.outcome import Failure
 from amqpworker.model.progress import Progress, encode_progress
 from amqpworker.model.reply import encode_done, encode_failed
@@ -84,12 +85,12 @@ def test_a_thousand_waits_share_one_thread_and_each_gets_its_result(
     ids = [f"id-{number}" for number in range(1000)]
     with ThreadPoolExecutor(100) as pool:
         waits = [pool.submit(sent(results, one).result, PATIENCE) for one in ids]
-        assert threads_that_wait() == 1
+        wait_until(lambda: threads_that_wait() == 1, PATIENCE, "they wait")
         for start in range(0, 1000, 50):
             writer.put([row(one, number) for number, one in enumerate(ids[start : start + 50], start)])
         assert [wait.result() for wait in waits] == list(range(1000))
     results.close()
-    assert threads_that_wait() == 0
+    wait_until(lambda: threads_that_wait() == 0, PATIENCE, "the thread has ended")
 
 
 def test_a_wait_ends_with_its_timeout_and_leaves_nothing(results: StoredResults) -> None:
@@ -222,7 +223,7 @@ def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     for number in range(3):
         with pytest.raises(ResultTimeout):
             sent(results, f"{number}").result(timeout=0.01)
-        wait_until(lambda: threads_that_wait() == 0, what="the thread has ended")
+        wait_until(lambda: threads_that_wait() == 0, PATIENCE, "the thread has ended")
     with ThreadPoolExecutor() as pool:
         wait = pool.submit(sent(results, "a").result, PATIENCE)
         writer.put([row("a")])
@@ -408,9 +409,17 @@ def test_a_sent_message_that_was_pickled_finds_its_app_by_the_place_of_its_task(
     assert b"sqlite" not in pickled, "no URL, which may have a password"
     assert pickle.loads(pickled).result() == (1, "x")
     assert copy.copy(sent) is copy.deepcopy(sent) is sent
-    del sys.modules["shopmodule"].add  # type: ignore[attr-defined]
+    del sys.modules["shopmodule"].add
     lost = pickle.loads(pickled)
     with pytest.raises(ConfigError, match=r"not at the top level of a module .* app\.result\(id\)"):
         lost.result()
     with pytest.raises(ConfigError, match=r"app\.pending\.cancel\('a'\)"):
         pickle.loads(pickle.dumps(sent)).cancel()
+
+
+def test_the_result_of_a_task_that_dedupes_may_be_that_of_another_message_which_is_done() -> None:
+    done = ResultRow("a", "done", "shop.add", b"1", time_text(1000), 1.0, 4e9)
+    assert WantedResult("a", 2000, or_done=True).is_of(done, 5.0)
+    assert not WantedResult("a", 2000).is_of(done, 5.0)
+    assert not WantedResult("a", 2000, or_done=True).is_of(done._replace(state="failed"), 5.0)
+    assert not WantedResult("a", 2000, or_done=True).is_of(done, 5e9)

@@ -16,6 +16,7 @@ from amqpworker.policies.hook_functions import Hooks
 from amqpworker.policies.retry import policy
 from amqpworker.policies.time_limit import UNLIMITED
 from amqpworker.results.row import ResultRow
+from amqpworker.results.store import Subscription
 from amqpworker.routing.queues import Plan
 from amqpworker.routing.topology import Names
 from amqpworker.settings import Settings
@@ -64,6 +65,9 @@ class Store:
         self.delete(expired)
         return len(expired)
 
+    def subscribe(self) -> Subscription:
+        raise NotImplementedError
+
     def check_writable(self) -> str | None:
         """It always is."""
         return None
@@ -111,6 +115,9 @@ def registered(function: Callable[..., Any] = example, retry: Any = None, **chan
             "signature": Signature.of(function, "example"),
             "policy": policy(retry),
             "stores_result": True,
+            "track": False,
+            "dedupe": False,
+            "result_ttl": None,
             "time_limit": UNLIMITED,
             "isolated": False,
             "hooks": Hooks(),

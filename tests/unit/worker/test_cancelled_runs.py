@@ -49,6 +49,8 @@ class Channel:
 class Settled:
     """A settler that only keeps the outcomes."""
 
+    storer = None
+
     def __init__(self) -> None:
         self.outcomes: list[Outcome] = []
 

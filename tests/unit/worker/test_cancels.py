@@ -15,8 +15,9 @@ from amqpworker.model.headers import ETA, FIRST_SENT, REPLAYED, read_headers, ti
 from amqpworker.model.message import Delivery, Properties
 from amqpworker.model.outcome import Cancelled, Deferred, Requeue
 from amqpworker.results.row import ResultRow
-from amqpworker.worker.cancels import FIRST_PRUNING, Cancels, StoredCancels
+from amqpworker.worker.cancels import FIRST_PRUNING, Cancels
 from amqpworker.worker.context import Run
+from amqpworker.worker.stored_checks import StoredChecks
 from tests.unit.worker.settling import Store, registered
 
 NOW = 1_790_000_000.0
@@ -98,11 +99,11 @@ def store_with(cancel: Cancel | None) -> Store:
 
 
 def test_a_delayed_task_whose_cancel_is_stored_does_not_start() -> None:
-    stored = StoredCancels(store_with(Cancel("m-1", AT, AT + HOLDS)), lambda: NOW)
+    stored = StoredChecks(store_with(Cancel("m-1", AT, AT + HOLDS)), lambda: NOW)
     assert isinstance(stored.check(run_of(delivery_of(sent=AT - 1, eta=AT))), Cancelled)
     assert stored.check(run_of(delivery_of(sent=AT + 1, eta=AT))) is None, "its id was used again"
     assert stored.check(run_of(delivery_of(sent=AT - 1))) is None, "it has not waited, so it is not checked"
-    assert StoredCancels(store_with(None)).check(run_of(delivery_of(sent=AT - 1, eta=AT))) is None
+    assert StoredChecks(store_with(None)).check(run_of(delivery_of(sent=AT - 1, eta=AT))) is None
 
 
 @pytest.mark.parametrize("error", [ResultStoreError("locked"), ConfigError("no such folder")])
@@ -114,7 +115,7 @@ def test_a_delayed_task_waits_while_the_store_cannot_be_read(
             raise error
 
     now = [0.0]
-    stored = StoredCancels(Broken(), lambda: NOW, lambda: now[0])
+    stored = StoredChecks(Broken(), lambda: NOW, lambda: now[0])
     for seconds in (100.0, 101.0, 159.0):
         now[0] = seconds
         assert isinstance(stored.check(run_of(delivery_of(eta=AT))), Deferred)
@@ -125,7 +126,7 @@ def test_a_delayed_task_waits_while_the_store_cannot_be_read(
 
 
 def test_a_coroutine_is_checked_in_another_thread_and_may_be_cancelled_meanwhile() -> None:
-    stored = StoredCancels(store_with(Cancel("m-1", AT, AT + HOLDS)), lambda: NOW)
+    stored = StoredChecks(store_with(Cancel("m-1", AT, AT + HOLDS)), lambda: NOW)
 
     async def check(run: Run, cancel: bool) -> Any:
         task = asyncio.create_task(stored.check_async(run))

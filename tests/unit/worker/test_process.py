@@ -38,7 +38,12 @@ FULL = "the limit of processes and threads is reached"
 
 @pytest.fixture
 def full() -> Iterator[None]:
-    """Have no room for a thread: none gets a stack of that size."""
+    """
+    Have no room for a thread: none gets a stack of that size.
+
+    CPython 3.11 keeps a state of such a thread under the number of the one that wanted to start it: afterwards no time limit is
+    raised in that one, so tests of limits come before, or run in another thread.
+    """
     before = threading.stack_size(1 << 48)
     yield
     threading.stack_size(before)

@@ -28,6 +28,8 @@ from tests.unit.worker.settling import Bench, NoIsolation, registered
 class Settled:
     """A settler that notes outcomes."""
 
+    storer = None
+
     def __init__(self) -> None:
         self.outcomes: list[tuple[int, Outcome]] = []
 

@@ -1,0 +1,72 @@
+"""
+The bar of `amqpworker call --progress`: what the task reports, read from the result store.
+
+Decides what is shown, and how often the store is asked. Without a terminal nothing is shown.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from amqpworker.cli.output import console
+from amqpworker.client.result_waits import WantedResult
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.lifecycle import start_thread
+from amqpworker.log.terminal import printable
+
+if TYPE_CHECKING:
+    from amqpworker.app import App
+    from amqpworker.client.stored_results import StoredResults
+    from amqpworker.model.message import Message
+    from amqpworker.model.message_status import Status
+
+EVERY = 0.25
+MAX_SHOWN = 60
+
+
+@contextmanager
+def showing_progress(app: App, message: Message[Any]) -> Iterator[None]:
+    """Show on a terminal how far a message has come, until the end of the block; raises ConfigError without a result store."""
+    if app.results is None:
+        raise ConfigError(
+            "--progress asks the result store, and the app has none: name it, such as App(results='sqlite:///results.db'), "
+            "and give --app, or leave out --progress."
+        )
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    text = TextColumn("{task.description}", markup=False)
+    ended = threading.Event()
+    with Progress(text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=screen, transient=True) as bar:
+        update = partial(bar.update, bar.add_task("waits", total=None))
+        follow = partial(_follow, app.stored_results(), message, ended, update)
+        start_thread(threading.Thread(target=follow, name="amqpworker-progress", daemon=True))
+        try:
+            yield
+        finally:
+            ended.set()
+
+
+def _follow(results: StoredResults, message: Message[Any], ended: threading.Event, update: Callable[..., None]) -> None:
+    while not ended.wait(EVERY):
+        try:
+            update(**shown(results.status(WantedResult(message.id, message.first_sent))))
+        except (ResultStoreError, ConfigError):  # the next time will do
+            continue
+
+
+def shown(status: Status) -> dict[str, Any]:
+    """Return what the bar shows of a status."""
+    progress = status.progress
+    state = "waits" if status.state == "pending" else status.state
+    if progress is None:
+        return {"description": state}
+    text = printable(progress.note)[:MAX_SHOWN] or state
+    return {"description": text, "completed": progress.done, "total": progress.total}

@@ -1,0 +1,105 @@
+"""
+What the result store has against a run that is about to start: its message is cancelled, or its task is done already.
+
+Decides which runs are checked: delayed ones for their cancel, and those of tasks with `dedupe=True`. A cancel is stored before it is
+reported as done, so with a store no delayed task starts that was cancelled before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.log.logger import get_logger
+from amqpworker.model.cancel import UnusableCancel, decode_cancel, stored_id
+from amqpworker.model.headers import ETA, REPLAYED, read_headers
+from amqpworker.model.outcome import Outcome
+from amqpworker.results.row import ResultRow
+from amqpworker.results.store import ResultStore
+from amqpworker.worker import outcomes
+from amqpworker.worker.context import Run
+
+log = get_logger(__name__)
+
+CHECKING_THREADS = 4
+REPEAT_LOG_AFTER = 60.0
+
+
+class StoredChecks:
+    """Asks the result store about runs; safe to use from many threads."""
+
+    def __init__(
+        self, store: ResultStore, now: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._now, self._monotonic = now, monotonic
+        self._log_at = 0.0
+        self._lock = threading.Lock()
+        # A read of the store may block, and the event loop must not.
+        self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="amqpworker-checks")
+
+    def check(self, run: Run) -> Outcome | None:
+        """Return the outcome of a run that must not start by what is stored, or since the store cannot be read; else None."""
+        dedupes, delayed = run.registered.dedupe and _may_be_done(run), _is_delayed(run)
+        if not (dedupes or delayed):
+            return None
+        cancel_id = stored_id(run.id)
+        ids = ((cancel_id,) if delayed else ()) + ((run.id,) if dedupes else ())
+        try:
+            found = self._store.get(ids)
+            if dedupes and self._is_done(row := found.get(run.id)):
+                assert row is not None
+                return outcomes.already_done(row.reply)
+            return self._cancelled(run, found.get(cancel_id))
+        except (ResultStoreError, ConfigError, UnusableCancel) as error:
+            self._log(str(error))
+            return outcomes.NOT_CHECKED
+
+    def _is_done(self, row: ResultRow | None) -> bool:
+        return row is not None and row.state == "done" and bool(row.reply) and row.expires_at > self._now()
+
+    def _cancelled(self, run: Run, row: ResultRow | None) -> Outcome | None:
+        if row is None or (cancel := decode_cancel(row.reply)) is None:
+            return None
+        headers = read_headers(run.delivery.properties.headers or {})
+        return outcomes.CANCELLED if cancel.counts_for(headers, int(self._now() * 1000)) else None
+
+    async def check_async(self, run: Run) -> Outcome | None:
+        """As `check`, without blocking the event loop."""
+        if not (run.registered.dedupe or _is_delayed(run)):
+            return None
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self.check, run)
+        except asyncio.CancelledError:
+            return outcomes.CANCELLED if run.cancelled else outcomes.REQUEUE
+
+    def close(self) -> None:
+        """End its threads, once each has done what it does."""
+        self._threads.shutdown(wait=False)
+
+    def _log(self, reason: str) -> None:
+        with self._lock:
+            now = self._monotonic()
+            if now < self._log_at:
+                return
+            self._log_at = now + REPEAT_LOG_AFTER
+        log.warning(
+            "cancels_not_checked",
+            reason=reason,
+            effect="delayed tasks, and those with dedupe=True, wait until the result store can be read",
+        )
+
+
+def _is_delayed(run: Run) -> bool:
+    """Return whether the message of a run has waited: for its time, or for a retry."""
+    return ETA in (run.delivery.properties.headers or ())
+
+
+def _may_be_done(run: Run) -> bool:
+    """Return whether a row about the id of a run can count: a message that was replayed is to run."""
+    properties = run.delivery.properties
+    return bool(properties.message_id) and REPLAYED not in (properties.headers or ())
