@@ -12,6 +12,14 @@ from typing import NamedTuple
 _RANKS = {"sent": 0, "running": 1}
 ENDED = 2
 
+RECORD = "record"
+"""The state of a row that an integration keeps beside that of a message: `contrib.django` has the arguments of tasks there."""
+
+
+def record_id(task_id: str) -> str:
+    """Return the id of such a row."""
+    return f"aw-record:{task_id}"
+
 
 class ResultRow(NamedTuple):
     """
