@@ -15,10 +15,12 @@ ENDED = 2
 RECORD = "record"
 """The state of a row that an integration keeps beside that of a message: `contrib.django` has the arguments of tasks there."""
 
+RECORD_PREFIX = "aw-record:"
+
 
 def record_id(task_id: str) -> str:
     """Return the id of such a row."""
-    return f"aw-record:{task_id}"
+    return f"{RECORD_PREFIX}{task_id}"
 
 
 class ResultRow(NamedTuple):

@@ -31,8 +31,8 @@ class RequestRecord:
     """
     One enqueued task: times are texts of ISO 8601, `errors` are pairs of a class's path and a traceback.
 
-    `worker_ids` has the worker of each attempt that has ended without a result; `ended_run` is when the last of them had started,
-    in seconds since the epoch, as the row of the message has it.
+    `worker_ids` has the worker of each attempt that has ended without a result. `ended_run` is when the last of them had started,
+    and `failed_run` when the one of the last error had, in seconds since the epoch as in the row of the message.
     """
 
     task: str
@@ -45,6 +45,7 @@ class RequestRecord:
     worker_ids: list[str] = field(default_factory=list)
     errors: list[list[str]] = field(default_factory=list)
     ended_run: float | None = None
+    failed_run: float | None = None
 
     def ended(self, attempt: int, worker: str, started: float, error: tuple[str, str] | None) -> RequestRecord:
         """Return the record once an attempt, counted from 1, has ended with an error, or was postponed without one."""
@@ -55,6 +56,7 @@ class RequestRecord:
             # Of a message that was replayed, the attempts count anew.
             errors=[*self.errors[: attempt - 1], *([list(error)] if error else [])],
             ended_run=started,
+            failed_run=started if error else self.failed_run,
         )
 
     def workers(self, attempt: int, worker: str) -> list[str]:

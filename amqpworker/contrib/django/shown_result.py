@@ -53,7 +53,7 @@ def running_row(task: str, task_id: str, attempt: int, worker: str, started: flo
 def finish(result: Any, succeeded: bool, value: Any, at: datetime) -> None:
     """Make a result one of a task that has ended."""
     status = TaskResultStatus.SUCCESSFUL if succeeded else TaskResultStatus.FAILED
-    _set(result, status=status, finished_at=_shown(at), _return_value=value if succeeded else None)
+    _set(result, status=status, finished_at=as_django(at), _return_value=value if succeeded else None)
 
 
 def set_enqueued(result: Any, record: RequestRecord) -> None:
@@ -62,35 +62,41 @@ def set_enqueued(result: Any, record: RequestRecord) -> None:
 
 
 def time_shown(text: str | None) -> datetime | None:
-    """Return a time of a record as Django has times: without a time zone if USE_TZ is false."""
-    return None if text is None else _shown(datetime.fromisoformat(text))
+    """Return a time of a record as Django has times."""
+    return None if text is None else as_django(datetime.fromisoformat(text))
+
+
+def as_django(at: datetime) -> datetime:
+    """Return a time as Django has times: in UTC, or, if USE_TZ is false, without a time zone."""
+    at = at.astimezone(UTC)
+    return at if settings.USE_TZ else timezone.make_naive(at)
+
+
+def is_between_attempts(record: RequestRecord, row: ResultRow) -> bool:
+    """Return whether the latest attempt has ended without a result, so that another one follows."""
+    return row.state == "running" and row.started_at == record.ended_run
 
 
 def _add_run(result: Any, record: RequestRecord, row: ResultRow) -> None:
-    is_recorded = row.started_at == record.ended_run
+    is_ended = row.started_at == record.ended_run
     if row.attempt:
-        began = _shown(moment(row.started_at * 1000))
+        began = as_django(moment(row.started_at * 1000))
         _set(result, started_at=result.started_at or began, last_attempted_at=began)
-        if not is_recorded:
+        if not is_ended:
             _set(result, worker_ids=record.workers(row.attempt, row.worker))
     if row.reply:
-        _add_end(result, row, is_recorded)
-    elif row.state == "running" and not is_recorded:
+        _add_end(result, row, row.started_at == record.failed_run)
+    elif row.state == "running" and not is_ended:
         _set(result, status=TaskResultStatus.RUNNING)
 
 
 def _add_end(result: Any, row: ResultRow, is_recorded: bool) -> None:
     reply = decode_reply(row.reply)
     finish(result, reply.status == "done", json.loads(reply.value or b"null"), moment(row.stored_at * 1000))
-    # Its process has crashed, it was cancelled, or its value was refused: the run itself has recorded no error.
+    # Its process has crashed, it was cancelled, or its value was refused: no error of the run itself is recorded.
     if reply.status == "failed" and not is_recorded:
         path = REFUSED if reply.reason == RESULT_REFUSED else FAILED_OUTSIDE
         result.errors.append(TaskError(exception_class_path=path, traceback=reply.traceback or reply.text))
-
-
-def _shown(at: datetime) -> datetime:
-    at = at.astimezone(UTC)
-    return at if settings.USE_TZ else timezone.make_naive(at)
 
 
 def _set(result: Any, **values: Any) -> None:
