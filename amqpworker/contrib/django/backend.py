@@ -49,7 +49,11 @@ class AmqpWorkerTask(Task):
     retry: PolicySpec = DEFAULT
     time_limit: LimitSpec = None
     hard_limit: LimitSpec = None
+    isolated: bool = False
     throws: ThrowsSpec = ()
+
+
+OPTIONS = ("retry", "time_limit", "hard_limit", "isolated", "throws")
 
 
 class AmqpWorkerBackend(BaseTaskBackend):
@@ -88,7 +92,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
         known = self.app.tasks.get(path)
         if known is None:
             runs = Runs(self.app, task, type(self))
-            options = {name: getattr(task, name) for name in ("retry", "time_limit", "hard_limit", "throws")}
+            options = {name: getattr(task, name) for name in OPTIONS}
             try:
                 made = self.app.task(name=path, queue=task.queue_name, track=True, **options)(runs.function())
             except AmqpWorkerError as error:

@@ -96,7 +96,8 @@ def _add_end(result: Any, row: ResultRow, is_recorded: bool) -> None:
     # Its process has crashed, it was cancelled, or its value was refused: no error of the run itself is recorded.
     if reply.status == "failed" and not is_recorded:
         path = REFUSED if reply.reason == RESULT_REFUSED else FAILED_OUTSIDE
-        result.errors.append(TaskError(exception_class_path=path, traceback=reply.traceback or reply.text))
+        text = "\n".join(filter(None, (reply.traceback.rstrip(), reply.text)))
+        result.errors.append(TaskError(exception_class_path=path, traceback=text))
 
 
 def _set(result: Any, **values: Any) -> None:
