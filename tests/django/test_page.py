@@ -38,6 +38,14 @@ django.setup()
 from shop import reports
 from shop.models import Order
 shown = [reports.status_of(one) for one in json.loads(sys.argv[1])]
+if all(one[0] == "SUCCESSFUL" for one in shown):
+    from django.contrib.auth.models import User
+    from django.test import Client
+    admin = Client()
+    admin.force_login(User.objects.create_superuser("admin"))
+    page = admin.get("/admin/amqpworker/result/", headers={"host": "localhost"})
+    listed = [row.id for row, _ in page.context_data["rows"]]
+    assert sorted(listed) == sorted(json.loads(sys.argv[1])), listed
 print(json.dumps([shown, list(Order.objects.values_list("pk", "is_confirmed"))]))
 """
 
