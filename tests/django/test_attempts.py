@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from amqpworker.contrib.django.backend import app_of_backend
+from amqpworker.contrib.django.request_record import RequestRecord, put_record
 from amqpworker.contrib.django.tasks_api import InvalidTask, TaskResultDoesNotExist
 from amqpworker.errors import ResultStoreError
 from tests.cli import run_here
@@ -64,6 +65,13 @@ def test_a_run_whose_process_ends_is_repeated(site: Site, worker: Program) -> No
     assert "isolated process that ran it ended by" in crashed.errors[0].traceback
     # A crash is not counted as an attempt (docs/failure.md).
     assert (site.models.Signalled.objects.filter(task_id=crashed.id).count(), crashed.attempts) == (3, 1)
+
+
+def test_a_run_that_ends_its_worker_process_is_repeated(site: Site, worker: Program) -> None:
+    result = site.tasks.exits_once.enqueue()
+    until(result, "RUNNING", 1)
+    assert finished(result).return_value == 2
+    assert (result.attempts, result.errors) == (1, [])
 
 
 def test_a_hard_limit_ends_a_task(site: Site, worker: Program) -> None:
@@ -139,6 +147,16 @@ def test_a_wrong_option_of_a_task_is_named(site: Site, options: dict[str, Any], 
 
     with pytest.raises(InvalidTask, match=rf"Task shop\.tasks\.note_nothing.*{text}"):
         task(**options)(site.tasks.note_nothing)
+
+
+def test_a_result_of_what_the_project_has_no_longer_is_shown_as_far_as_possible(site: Site) -> None:
+    app = app_of_backend("default")
+    put_record(app, "moved", RequestRecord(task="shop.tasks.add", args=[1], kwargs={}, queue="gone"))
+    found = site.tasks.add.get_result("moved")
+    assert (found.status, found.args, found.task.queue_name) == ("READY", [1], "default")
+    put_record(app, "removed", RequestRecord(task="shop.tasks.gone", args=[1], kwargs={}, queue="default"))
+    with pytest.raises(TaskResultDoesNotExist, match=r"of shop\.tasks\.gone, which does not exist"):
+        site.tasks.add.get_result("removed")
 
 
 def test_the_program_shows_and_deletes_what_is_stored_of_a_task(

@@ -94,6 +94,16 @@ def crashes(times: int) -> str:
 
 
 @task(retry=None)
+def exits_once() -> int:
+    """End the worker process in the first run."""
+    runs = Signalled.objects.filter(signal="exit", task_id=current().id)
+    Signalled.objects.create(signal="exit", task_id=current().id)
+    if runs.count() == 1:
+        os._exit(7)
+    return runs.count()
+
+
+@task(retry=None)
 def returns_a_set() -> set[int]:
     return {1}
 
