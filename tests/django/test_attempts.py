@@ -80,6 +80,14 @@ def test_a_hard_limit_ends_a_task(site: Site, worker: Program) -> None:
     assert "0.5 s" in result.errors[0].traceback
 
 
+def test_a_task_that_is_cancelled_has_failed_without_an_attempt(site: Site, worker: Program) -> None:
+    result = site.tasks.add.using(run_after=timezone.now() + timedelta(minutes=5)).enqueue(1)
+    app_of_backend("default").pending.cancel(result.id)
+    assert finished(result).status == "FAILED"
+    assert (result.attempts, result.started_at, classes(result)) == (0, None, ["TaskFailed"])
+    assert "cancelled" in result.errors[0].traceback
+
+
 def test_an_expected_error_is_not_retried(site: Site, worker: Program) -> None:
     result = finished(site.tasks.expected.enqueue())
     assert (result.status, result.attempts, classes(result)) == ("FAILED", 1, ["KeyError"])
