@@ -46,6 +46,15 @@ def test_between_two_attempts_a_task_is_ready_with_the_error_of_the_first(site: 
     assert result.last_attempted_at > first
 
 
+def test_a_coroutine_that_has_run_for_too_long_is_ready_for_its_next_attempt(site: Site, worker: Program) -> None:
+    result = site.tasks.slow_at_first.enqueue()
+    until(result, "READY", 1)
+    assert classes(result) == ["TimeLimitExceeded"]
+    assert "asyncio.sleep(60)" in result.errors[0].traceback
+    assert finished(result).return_value == 2
+    assert (result.attempts, len(result.errors)) == (2, 1)
+
+
 @pytest.mark.parametrize(("count", "attempts"), [(True, 2), (False, 1)])
 def test_a_task_that_asks_to_run_later_is_ready_until_then_without_an_error(
     site: Site, worker: Program, count: bool, attempts: int
@@ -68,9 +77,8 @@ def test_a_run_whose_process_ends_is_repeated(site: Site, worker: Program) -> No
 
 
 def test_a_run_that_ends_its_worker_process_is_repeated(site: Site, worker: Program) -> None:
-    result = site.tasks.exits_once.enqueue()
-    until(result, "RUNNING", 1)
-    assert finished(result).return_value == 2
+    result = finished(site.tasks.exits_once.enqueue())
+    assert result.return_value == 2
     assert (result.attempts, result.errors) == (1, [])
 
 
