@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,11 @@ def stores(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
     """Backends whose results are in SQLite and in Redis, beside those of the project, and one whose store is away."""
     folder: Path = tmp_path_factory.mktemp("stores")
     with RedisServer(folder) as redis:
-        urls = {"sqlite": f"sqlite:///{folder}/results.db", "redis": redis.url, "away": "redis://127.0.0.1:1/"}
+        urls = {
+            "sqlite": f"sqlite:///{folder}/results.db",
+            "redis": redis.url,
+            "away": "redis://user:sekret@127.0.0.1:1/",
+        }
         backend = "amqpworker.contrib.django.AmqpWorkerBackend"
         more = {alias: {"BACKEND": backend, "OPTIONS": {"results": url}} for alias, url in urls.items()}
         with override_settings(TASKS={**settings.TASKS, **more}):
@@ -117,7 +122,17 @@ def test_a_store_that_lists_nothing_or_is_away_is_reported(admin: Client, stores
     assert (page.status_code, "look one up by its id" in page.content.decode()) == (200, True)
     for url, query in ((LIST, {"id": "1"}), (f"{LIST}1/change/", {})):
         page = admin.get(url, {"backend": "away", **query})
+        assert "sekret" not in page.content.decode()
         assert (page.status_code, "cannot be read from redis://127.0.0.1:1" in page.content.decode()) == (503, True)
+
+
+def test_a_dump_of_all_models_reads_no_results(site: Site) -> None:
+    from django.core.management import call_command
+
+    for options in ({}, {"use_base_manager": True}):
+        dumped = io.StringIO()
+        call_command("dumpdata", "amqpworker", stdout=dumped, **options)
+        assert dumped.getvalue().strip() == "[]"
 
 
 def test_tasks_of_django_are_listed_and_shown_with_their_errors(admin: Client, site: Site, worker: Program) -> None:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.conf import settings
+from django.test import override_settings
 
 from amqpworker.contrib.django.tasks_api import InvalidTask, TaskResultDoesNotExist, task_backends, task_enqueued
 from tests.django.conftest import Site
@@ -104,6 +106,22 @@ def test_signals_are_sent_where_the_task_is_enqueued_and_in_the_worker(site: Sit
             ("started", "RUNNING", ""),
             ("finished", status, value),
         ]
+
+
+def test_a_result_of_another_backend_is_read_again_there(site: Site) -> None:
+    options = {**settings.TASKS["default"]["OPTIONS"], "namespace": "second"}
+    second = {"BACKEND": "amqpworker.contrib.django.AmqpWorkerBackend", "QUEUES": ["second"], "OPTIONS": options}
+    with override_settings(TASKS={**settings.TASKS, "second": second}):
+        moved = site.tasks.add.using(backend="second", queue_name="second")
+        read = moved.get_result(moved.enqueue(1).id)
+        read.refresh()
+        assert (read.backend, read.task.backend, read.status) == ("second", "second", "READY")
+        task_backends["second"].app.close()
+
+
+def test_a_task_whose_name_is_not_that_of_its_function_has_a_result(site: Site) -> None:
+    renamed = site.tasks.task(site.tasks.note_nothing)
+    assert renamed.get_result(renamed.enqueue().id).task == renamed
 
 
 def test_an_unknown_id_has_no_result(site: Site) -> None:

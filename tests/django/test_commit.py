@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import json
+import re
+import unittest
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
+from django.test import TestCase
 
-from amqpworker import Message, Unroutable
+from amqpworker import App, Message, NotConnected, Settings, Unroutable
 from amqpworker.contrib.django import send_on_commit
 from amqpworker.contrib.django.tasks_api import TaskResultDoesNotExist, task_backends
 from tests.django.conftest import Site
@@ -80,7 +85,10 @@ def test_what_cannot_be_sent_after_the_commit_is_logged_and_raised_and_keeps_no_
     assert order.is_done
     (logged,) = [record.getMessage() for record in caplog.records if "send_after_commit_failed" in record.getMessage()]
     assert "id=lost" in logged
-    assert '"queue": "nowhere"' in logged.replace("\\", "")
+    written = re.search(r" message=('.*?') ", f"{logged} ")
+    assert written is not None
+    read: Message[Any] = Message.load(json.loads(ast.literal_eval(written[1])))  # as the page about Django describes
+    assert (read.id, read.queue, read.body) == (lost.id, lost.queue, lost.body)
 
 
 def test_several_messages_that_cannot_be_sent_are_counted_in_one_error(site: Site) -> None:
@@ -88,6 +96,36 @@ def test_several_messages_that_cannot_be_sent_are_counted_in_one_error(site: Sit
         for name in ("first", "second", "third"):
             send_on_commit(unroutable(name))
     assert caught.value.__notes__ == ["2 more messages of this transaction were not sent: see the log."]
+
+
+def test_a_broker_that_is_away_is_waited_for_once_per_transaction(
+    site: Site, worker: Program, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = App("amqp://127.0.0.1:1/", settings=Settings(send_timeout=0.5))
+    with away, pytest.raises(NotConnected) as caught, transaction.atomic():
+        for number in range(100):
+            send_on_commit(unroutable(f"away-{number}"), app=away)
+        kept = site.tasks.add.enqueue(1)
+    logged = [record.getMessage() for record in caplog.records if "send_after_commit_failed" in record.getMessage()]
+    assert [f"id=away-{number} " in line for number, line in enumerate(logged)] == [True] * 100
+    assert sum("not tried" in line for line in logged) == 99
+    assert caught.value.__notes__ == ["99 more messages of this transaction were not sent: see the log."]
+    assert finished(kept).status == "SUCCESSFUL"
+
+
+def test_in_a_test_of_django_what_cannot_be_sent_is_raised_by_the_block_that_captures_it(
+    site: Site, worker: Program
+) -> None:
+    class Captured(TestCase):
+        def test_captured(self) -> None:
+            send_on_commit(unroutable("never run"))
+            with self.captureOnCommitCallbacks(execute=True):
+                send_on_commit(unroutable("captured"))
+
+    result = unittest.TestResult()
+    unittest.TestSuite([Captured("test_captured")]).run(result)
+    ((_, error),) = result.errors
+    assert "Unroutable" in error
 
 
 def test_without_a_transaction_a_message_is_sent_at_once(site: Site) -> None:

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from amqpworker.contrib.django.backend import AmqpWorkerBackend, app_of_backend
@@ -19,15 +20,28 @@ from tests.django.conftest import PROJECT, Site
     [
         ({"broker": "amqp://localhost"}, r"\['OPTIONS'\] has no option 'broker': it may have app, url, results"),
         ({"app": "shop.own_app:app", "url": "amqp://x"}, "has 'app' and 'url': the app has its own"),
-        ({"on_commit": "no"}, "'on_commit'] must be of type bool, got 'no'"),
+        ({"on_commit": "no"}, "'on_commit'] must be of type bool, not str"),
         ({"results": "results.db"}, "is not a URL, such as sqlite"),
         ({"app": "shop.own_app"}, "does not name an app: write MODULE:APP"),
         ({"app": "shop.own_app:plain"}, "does not name an App"),
+        ({"database": "defalt"}, r"\['OPTIONS'\]\['database'\]: DATABASES has no 'defalt'"),
     ],
 )
 def test_a_wrong_option_is_named(site: Site, options: dict[str, Any], text: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=text):
         AmqpWorkerBackend("wrong", {"OPTIONS": options})
+
+
+def test_a_name_in_place_of_a_list_of_queues_is_refused(site: Site) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"\['QUEUES'\] must be a list of names: \['emails'\]"):
+        AmqpWorkerBackend("wrong", {"QUEUES": "emails"})
+
+
+def test_backends_of_the_same_broker_store_and_namespace_have_one_app(site: Site) -> None:
+    options = settings.TASKS["default"]["OPTIONS"]
+    twin = AmqpWorkerBackend("twin", {"OPTIONS": {**options, "on_commit": False}})
+    assert twin.app is app_of_backend("default")
+    assert AmqpWorkerBackend("other", {"OPTIONS": {**options, "namespace": "other"}}).app is not twin.app
 
 
 def test_a_project_without_the_app_is_asked_to_add_it(site: Site) -> None:
@@ -67,6 +81,9 @@ def test_manage_py_runs_any_command_with_the_app_of_a_backend(site: Site) -> Non
     assert sent.returncode in {0, 1}, sent.stderr  # without a worker, the queue may not be there
     assert "Traceback" not in sent.stderr
     assert "-p" in manage(site, "amqpworker", "worker", "--help").stdout
+    shown = manage(site, "amqpworker", "--help").stdout
+    assert shown.startswith("Usage: manage.py amqpworker [--backend ALIAS] [--autoreload] COMMAND")
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_call_command_runs_the_program_and_raises_if_it_fails(site: Site) -> None:
@@ -88,5 +105,4 @@ call_command("amqpworker", "send", "no.such.task")
 def test_manage_py_refuses_an_unknown_backend_in_one_line(site: Site) -> None:
     refused = manage(site, "amqpworker", "--backend", "other", "dead", "list")
     assert refused.returncode == 2
-    assert "no 'other'" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    assert refused.stderr == "amqpworker: TASKS of config.settings has no 'other': it has default, at-once, named.\n"

@@ -23,7 +23,7 @@ class AmqpWorkerConfig(AppConfig):
 
     def __init__(self, app_name: str, app_module: Any) -> None:
         super().__init__(app_name, app_module)
-        self._kept: dict[str, Any] = {}
+        self._kept: dict[Any, Any] = {}
 
     def ready(self) -> None:
         """Show results in the admin, if the project has it: on its default site."""
@@ -36,7 +36,7 @@ class AmqpWorkerConfig(AppConfig):
 
             admin.site.register(Result, ResultAdmin)
 
-    def kept(self, key: str, make: Callable[[], Any]) -> Any:
+    def kept(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return what this process keeps with this key, the same for all threads: an app, and what belongs to it."""
         # Without a lock, since `make` imports modules, which have locks of their own: of two, the first one stays.
         found = self._kept.get(key)

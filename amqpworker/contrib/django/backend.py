@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from amqpworker.app import App
-from amqpworker.contrib.django.django_options import checked_options, project_app
+from amqpworker.contrib.django.django_options import check_queues, checked_options, project_app
 from amqpworker.contrib.django.on_commit import after_commit
 from amqpworker.contrib.django.request_record import RequestRecord, get_stored
 from amqpworker.contrib.django.shown_result import result_of, set_enqueued, time_shown
@@ -62,10 +62,11 @@ class AmqpWorkerBackend(BaseTaskBackend):
     supports_priority = False
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
+        check_queues(alias, params.get("QUEUES"))
         super().__init__(alias, params)
         self._options = checked_options(alias, self.options)
         kept = project_app(alias, self._options)
-        self.app, self._records = kept.app, kept.records
+        self.app, self._records, self._tasks = kept.app, kept.records, kept.tasks
         self.supports_get_result = self.app.results is not None
         for queue in sorted(self.queues):
             self.app.queue(queue)
@@ -95,6 +96,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
                 made = self.app.task(name=path, queue=task.queue_name, track=True, **options)(runs.function())
             except AmqpWorkerError as error:
                 raise InvalidTask(f"Task {path}: {error}") from error
+            self._tasks[path] = task
             made.on_success(runs.on_success)
             made.on_dead(runs.on_dead)
         elif known.signature.hints.keys() != {"args", "kwargs"}:
@@ -118,7 +120,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
         options = registered.options(id=result.id, queue=task.queue_name, at=run_after)
         message = options.message(result.args, result.kwargs)
         if self._options.on_commit:
-            after_commit(lambda: self._send(message, run_after, result), message, self._options.database)
+            after_commit(lambda: self._send(message, run_after, result), message, self.app, self._options.database)
         else:
             self._send(message, run_after, result)
         return result
@@ -154,7 +156,20 @@ class AmqpWorkerBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(
                 f"There is no task with id {result_id}: it is not sent yet, or its result has expired."
             )
-        return result_of(_task_of(record, result_id), str(result_id), record, stored.row)
+        return result_of(self._task_of(record, result_id), str(result_id), record, stored.row)
+
+    def _task_of(self, record: RequestRecord, result_id: str) -> Any:
+        try:
+            named = import_string(record.task)
+        except ImportError as error:
+            raise TaskResultDoesNotExist(_gone(record, result_id)) from error
+        task = named if isinstance(named, Task) else self._tasks.get(record.task)  # it may have another name
+        if task is None:
+            raise TaskResultDoesNotExist(_gone(record, result_id))
+        try:
+            return replace(task, backend=self.alias, queue_name=record.queue, run_after=time_shown(record.run_after))
+        except InvalidTask:
+            return task  # QUEUES has no longer the queue that it was sent to
 
 
 def app_of_backend(alias: str) -> App:
@@ -167,17 +182,8 @@ def app_of_backend(alias: str) -> App:
     return backend.app
 
 
-def _task_of(record: RequestRecord, result_id: str) -> Any:
-    try:
-        task = import_string(record.task)
-    except ImportError as error:
-        raise TaskResultDoesNotExist(
-            f"The result {result_id} is of {record.task}, which does not exist any more."
-        ) from error
-    try:
-        return replace(task, queue_name=record.queue, run_after=time_shown(record.run_after))
-    except InvalidTask:
-        return task  # QUEUES has no longer the queue that it was sent to
+def _gone(record: RequestRecord, result_id: str) -> str:
+    return f"The result {result_id} is of {record.task}, which does not exist any more."
 
 
 def _aware(moment: datetime | None) -> datetime | None:

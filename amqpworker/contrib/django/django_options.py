@@ -1,18 +1,19 @@
 """
 The OPTIONS of a backend in `TASKS`, checked, and the app that they name or describe.
 
-Decides that an app is made once per process, and that its runs close old connections to databases.
+Decides that an app is made once per process, the same for all backends with the same broker, store and namespace, and that its runs close old connections to databases.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from amqpworker.app import App
@@ -33,8 +34,8 @@ class BackendOptions:
     """
 
     app: str | None = None
-    url: str | None = None
-    results: str | None = None
+    url: str | None = field(default=None, repr=False)  # may have passwords, which Django's error pages would show
+    results: str | None = field(default=None, repr=False)
     namespace: str = DEFAULT_NAMESPACE
     on_commit: bool = True
     database: str = DEFAULT_DB_ALIAS
@@ -49,18 +50,30 @@ def checked_options(alias: str, given: Mapping[str, Any]) -> BackendOptions:
             raise ImproperlyConfigured(f"{place} has no option {name!r}: it may have {', '.join(known)}.")
         wanted = type(known[name]) if known[name] is not None else str
         if not isinstance(value, wanted) and (value is not None or known[name] is not None):
-            raise ImproperlyConfigured(f"{place}[{name!r}] must be of type {wanted.__name__}, got {value!r:.60}.")
+            raise ImproperlyConfigured(
+                f"{place}[{name!r}] must be of type {wanted.__name__}, not {type(value).__name__}."
+            )
     if given.get("app") is not None and (both := given.keys() & {"url", "results", "namespace"}):
         raise ImproperlyConfigured(f"{place} has 'app' and {min(both)!r}: the app has its own.")
-    return BackendOptions(**given)
+    options = BackendOptions(**given)
+    if options.database not in connections.settings:
+        raise ImproperlyConfigured(f"{place}['database']: DATABASES has no {options.database!r}.")
+    return options
+
+
+def check_queues(alias: str, queues: Any) -> None:
+    """Raise ImproperlyConfigured if QUEUES is a name: Django would take its letters for queues."""
+    if isinstance(queues, str):
+        raise ImproperlyConfigured(f"TASKS[{alias!r}]['QUEUES'] must be a list of names: [{queues!r}].")
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectApp:
-    """The app of a backend, and the records of what is enqueued with it."""
+    """The app of backends, the records of what is enqueued with it, and its tasks of Django by the paths of their functions."""
 
     app: App
     records: SenderRecords
+    tasks: dict[str, Any] = field(default_factory=dict)
 
 
 def project_app(alias: str, options: BackendOptions) -> ProjectApp:
@@ -71,7 +84,8 @@ def project_app(alias: str, options: BackendOptions) -> ProjectApp:
         raise ImproperlyConfigured(
             "Add 'amqpworker.contrib.django' to INSTALLED_APPS: TASKS uses its backend."
         ) from None
-    kept: ProjectApp = config.kept(f"{alias} {options!r}", lambda: _made(alias, options))
+    key = (options.app, options.url, options.results, options.namespace)
+    kept: ProjectApp = config.kept(key, lambda: _made(alias, options))
     return kept
 
 

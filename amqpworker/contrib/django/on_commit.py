@@ -1,7 +1,8 @@
 """
 Send messages once the transaction of a database has committed.
 
-Decides that one message which cannot be sent keeps no other from being sent: all are tried, then the first error is raised.
+Decides that one message which cannot be sent keeps no other from being sent: all are tried, then the first error is raised. Once
+the broker has been waited for in vain, the others are logged without being tried: each would wait as long.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from django.db.transaction import TransactionManagementError
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from amqpworker.app import App
+from amqpworker.errors import ConnectionBlocked, NotConnected, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Message
 
 log = get_logger(__name__)
+
+AWAY = (ConnectionBlocked, NotConnected, Unconfirmed)
+"""What is raised of each message, after `send_timeout`, while the broker does not answer."""
 
 
 def send_on_commit(message: Message[Any], using: str | None = None, *, app: App | None = None) -> None:
@@ -35,11 +40,11 @@ def send_on_commit(message: Message[Any], using: str | None = None, *, app: App 
         TransactionManagementError: the database is in manual transaction management.
     """
     sender = app if app is not None else _default_app()
-    after_commit(lambda: sender.send(message), message, using)
+    after_commit(lambda: sender.send(message), message, sender, using)
 
 
-def after_commit(send: Callable[[], object], message: Message[Any], using: str | None = None) -> None:
-    """Call `send`, which sends the message, once the open transaction has committed; at once if none is open."""
+def after_commit(send: Callable[[], object], message: Message[Any], app: App, using: str | None = None) -> None:
+    """Call `send`, which sends the message by `app`, once the open transaction has committed; at once if none is open."""
     connection = connections[DEFAULT_DB_ALIAS if using is None else using]
     if connection.connection is None and not connection.in_atomic_block:
         send()  # to ask for its state would connect
@@ -53,47 +58,60 @@ def after_commit(send: Callable[[], object], message: Message[Any], using: str |
             " (autocommit is off). Use transaction.atomic(), or send at once: app.send(…), or the option on_commit=False in TASKS."
         )
     # Those of this transaction that were not rolled back with a savepoint.
-    earlier = [one[1] for one in connection.run_on_commit if isinstance(one[1], _Sending)]
-    group = earlier[-1].group if earlier else _Group()
-    transaction.on_commit(_Sending(send, message, group), using)
+    earlier = (one[1] for one in reversed(connection.run_on_commit) if isinstance(one[1], _Sending))
+    latest = next(earlier, None)
+    sending = _Sending(send, message, app, latest.group if latest else _Group(connection))
+    transaction.on_commit(sending, using)
 
 
 class _Group:
     """The messages of one transaction. Django drops those that are rolled back: then nothing else refers to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
         self.waiting: WeakSet[_Sending] = WeakSet()
         self.errors: list[Exception] = []
+        self.away: dict[App, Exception] = {}
+
+    def raise_at_end(self) -> None:
+        """Raise the first error once all were tried; at once in a transaction: a test runs what it has captured."""
+        if not self.errors or (self.waiting and not self._connection.in_atomic_block):
+            return
+        first, *others = self.errors
+        self.errors = []
+        if others:
+            first.add_note(f"{len(others)} more messages of this transaction were not sent: see the log.")
+        raise first
 
 
 class _Sending:
     """Sends one message after a commit."""
 
-    def __init__(self, send: Callable[[], object], message: Message[Any], group: _Group) -> None:
+    def __init__(self, send: Callable[[], object], message: Message[Any], app: App, group: _Group) -> None:
         self.group = group
         self._send = send
         self._message = message
+        self._app = app
         group.waiting.add(self)
 
     def __call__(self) -> None:
         self.group.waiting.discard(self)
-        try:
-            self._send()
-        except Exception as error:
-            log.error(
-                "send_after_commit_failed",
-                task=self._message.task,
-                id=self._message.id,
-                message=json.dumps(self._message.dump()),
-                exc_info=error,
-            )
-            self.group.errors.append(error)
-        if self.group.errors and not self.group.waiting:
-            first, *others = self.group.errors
-            self.group.errors = []
-            if others:
-                first.add_note(f"{len(others)} more messages of this transaction were not sent: see the log.")
-            raise first
+        away = self.group.away.get(self._app)
+        if away is not None:
+            self._failed(away, reason="not tried: the broker did not answer for an earlier message of this transaction")
+        else:
+            try:
+                self._send()
+            except Exception as error:  # noqa: BLE001 - raised by the last message
+                if isinstance(error, AWAY):
+                    self.group.away[self._app] = error
+                self._failed(error, exc_info=error)
+        self.group.raise_at_end()
+
+    def _failed(self, error: Exception, **why: Any) -> None:
+        content = json.dumps(self._message.dump())
+        log.error("send_after_commit_failed", task=self._message.task, id=self._message.id, message=content, **why)
+        self.group.errors.append(error)
 
 
 def _default_app() -> App:

@@ -12,6 +12,7 @@ from argparse import REMAINDER, ArgumentParser
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, handle_default_options
 
 from amqpworker.cli.main import main
@@ -21,6 +22,13 @@ from amqpworker.contrib.django.project import TARGET
 from amqpworker.errors import AmqpWorkerError
 from amqpworker.log.terminal import print_error
 from amqpworker.worker.app_loader import load_app
+
+USAGE = """\
+Usage: manage.py amqpworker [--backend ALIAS] [--autoreload] COMMAND [ARGS]...
+
+  Runs the program amqpworker with the app of a backend in TASKS (default:
+  default). --autoreload is for development: the worker loads code that changes.
+"""
 
 
 class Command(BaseCommand):
@@ -44,6 +52,8 @@ class Command(BaseCommand):
         parser.add_argument("--autoreload", action="store_true")
         given, arguments = parser.parse_known_args(argv[2:])
         handle_default_options(given)
+        if arguments in ([], ["-h"], ["--help"]):
+            print(USAGE)
         sys.exit(_run(given.backend, given.autoreload, arguments))
 
     def handle(self, **options: Any) -> None:
@@ -54,6 +64,10 @@ class Command(BaseCommand):
 
 
 def _run(backend: str, autoreload: bool, arguments: list[str]) -> int:
+    known = ", ".join(map(str, getattr(settings, "TASKS", {})))
+    if backend not in getattr(settings, "TASKS", {}):
+        print_error(f"TASKS of {settings.SETTINGS_MODULE} has no {backend!r}: it has {known or 'no backend'}.")
+        return 2
     os.environ[APP_VARIABLE] = f"{TARGET}:{backend}"
     _pass_on_path()
     if not autoreload:
