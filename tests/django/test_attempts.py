@@ -34,6 +34,15 @@ def until(result: Any, status: str, attempts: int) -> None:
     wait_until(reached, 20, f"it is {status} after {attempts} attempts")
 
 
+def test_the_tracebacks_of_the_last_attempts_are_kept_in_a_bounded_size() -> None:
+    record = RequestRecord(task="shop.tasks.add", args=[], kwargs={}, queue="default")
+    for attempt in range(1, 61):
+        record = record.ended(attempt, "worker", float(attempt), ("builtins.ValueError", "x" * 40_000 + f"{attempt}"))
+    assert len(record.errors) == len(record.worker_ids) == 60
+    assert [len(text) for _, text in record.errors] == [0] * 10 + [32 * 1024] * 50
+    assert record.errors[-1][1].endswith("60")
+
+
 def test_between_two_attempts_a_task_is_ready_with_the_error_of_the_first(site: Site, worker: Program) -> None:
     result = site.tasks.waits_between.enqueue()
     assert (result.status, result.attempts) == ("READY", 0)

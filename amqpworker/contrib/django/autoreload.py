@@ -21,8 +21,8 @@ EVERY = 1.0
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
 
-def run_reloading(command: Sequence[str]) -> int:
-    """Run a worker by this command until it ends, and return its exit code."""
+def run_reloading(command: Sequence[str], project: Path) -> int:
+    """Run a worker by this command until it ends, and return its exit code; `project` is the folder of `manage.py`."""
     # Ignored by the worker, too, until it can handle it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     early: list[int] = []
@@ -39,24 +39,27 @@ def run_reloading(command: Sequence[str]) -> int:
             signal.signal(number, forward)
         for received in early:
             worker.send_signal(received)
-        return _watch(worker)
+        return _watch(worker, project)
 
 
-def _watch(worker: subprocess.Popen[bytes]) -> int:
-    known = _times()
+def _watch(worker: subprocess.Popen[bytes], project: Path) -> int:
+    known = _times(project)
     while True:
         try:
             return worker.wait(EVERY)
         except subprocess.TimeoutExpired:
-            times = _times()
+            times = _times(project)
         if times != known:
             known = times
             worker.send_signal(signal.SIGHUP)
 
 
-def _times() -> dict[Path, float]:
+def _times(project: Path) -> dict[Path, float]:
+    """Return when each file was changed: of modules, and beside those of the project, as the worker may import more by now."""
+    modules = set(iter_all_python_module_files())
+    own = (path.parent for path in modules if path.is_relative_to(project) and "site-packages" not in path.parts)
     found = {}
-    for path in iter_all_python_module_files():
+    for path in modules.union(*(folder.glob("*.py") for folder in set(own))):
         try:
             found[path] = path.stat().st_mtime
         except OSError:

@@ -1,7 +1,8 @@
 """
 The OPTIONS of a backend in `TASKS`, checked, and the app that they name or describe.
 
-Decides that an app is made once per process, the same for all backends with the same broker, store and namespace, and that its runs close old connections to databases.
+Decides that an app is made once per process, the same for all backends with the same broker, store and namespace, and that its
+runs close old connections to databases.
 """
 
 from __future__ import annotations

@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 
 from amqpworker.app import App
 from amqpworker.model.message import Message
+from amqpworker.model.reply import MAX_TRACEBACK
 from amqpworker.results.row import RECORD, ResultRow, record_id
 
 LEAST_TTL = 60.0
 
 KEPT = 1.1
 """A record is kept this many times the `result_ttl`: as long as the row of the message, if its task does not run for long."""
+
+MOST_TRACEBACKS = 50
+"""Tracebacks that are kept, those of the last attempts: a task that is retried for days would have a record of megabytes."""
 
 RENEWED_AFTER = 0.05
 """The part of `result_ttl` after which a run that begins stores the record again: its message has waited for long."""
@@ -54,7 +58,7 @@ class RequestRecord:
             started_at=self.started_at or datetime.fromtimestamp(started, UTC).isoformat(),
             worker_ids=self.workers(attempt, worker),
             # Of a message that was replayed, the attempts count anew.
-            errors=[*self.errors[: attempt - 1], *([list(error)] if error else [])],
+            errors=_shortened([*self.errors[: attempt - 1], *([list(error)] if error else [])]),
             ended_run=started,
             failed_run=started if error else self.failed_run,
         )
@@ -119,6 +123,12 @@ def _decoded(data: bytes) -> RequestRecord:
     # A later version may have stored more.
     known = {one.name for one in fields(RequestRecord)}
     return RequestRecord(**{name: value for name, value in json.loads(data).items() if name in known})
+
+
+def _shortened(errors: list[list[str]]) -> list[list[str]]:
+    first = max(len(errors) - MOST_TRACEBACKS, 0)
+    # The end of a traceback shows where the error was raised.
+    return [[kind, text[-MAX_TRACEBACK:] if number >= first else ""] for number, (kind, text) in enumerate(errors)]
 
 
 def _ttl(app: App) -> float:

@@ -69,7 +69,8 @@ def _run(backend: str, autoreload: bool, arguments: list[str]) -> int:
         print_error(f"TASKS of {settings.SETTINGS_MODULE} has no {backend!r}: it has {known or 'no backend'}.")
         return 2
     os.environ[APP_VARIABLE] = f"{TARGET}:{backend}"
-    _pass_on_path()
+    project = Path(sys.path[0]).absolute()
+    _pass_on_path(str(project))
     if not autoreload:
         return main(arguments)
     if arguments[:1] != ["worker"]:
@@ -80,12 +81,11 @@ def _run(backend: str, autoreload: bool, arguments: list[str]) -> int:
     except AmqpWorkerError as error:
         print_error(str(error))
         return 2
-    return run_reloading(["-m", "amqpworker", *arguments])
+    return run_reloading(["-m", "amqpworker", *arguments], project.resolve())
 
 
-def _pass_on_path() -> None:
+def _pass_on_path(folder: str) -> None:
     """Have other processes find the project as this one does: `manage.py` may have been started in another folder."""
-    folder = str(Path(sys.path[0]).absolute())
     known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if not sys.flags.safe_path and folder not in known:
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, *filter(None, known)])
