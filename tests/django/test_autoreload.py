@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from amqpworker.ipc.descendants import children_of
@@ -34,6 +36,27 @@ def test_a_changed_file_replaces_the_worker_processes_and_ctrl_c_ends_all(site: 
         running.signal(signal.SIGINT)
         assert running.end(40) == 0, running.log
         wait_until(lambda: not any(map(alive, below)), 10, "nothing is left behind")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from amqpworker.contrib.django.autoreload import run_reloading
+sys.exit(run_reloading(["-c", "import time; print('started', flush=True); time.sleep(60)"], Path.cwd()))
+"""
+
+
+def test_a_terminal_that_is_closed_ends_the_worker() -> None:
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE) as watcher:
+        assert watcher.stdout is not None
+        try:
+            watcher.stdout.readline()
+            below = all_below(watcher.pid)
+            watcher.send_signal(signal.SIGHUP)
+            assert watcher.wait(20) == 256 - signal.SIGTERM
+            assert not any(map(alive, below))
+        finally:
+            watcher.kill()
 
 
 def test_autoreload_is_refused_for_other_commands(site: Site) -> None:

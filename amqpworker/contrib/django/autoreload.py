@@ -18,7 +18,8 @@ from django.utils.autoreload import iter_all_python_module_files
 EVERY = 1.0
 """Seconds between two checks of all files."""
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT)
+FORWARDED = {signal.SIGTERM: signal.SIGTERM, signal.SIGINT: signal.SIGINT, signal.SIGHUP: signal.SIGTERM}
+"""What the worker gets for a signal: when the terminal is closed, it ends."""
 
 
 def run_reloading(command: Sequence[str], project: Path) -> int:
@@ -26,19 +27,19 @@ def run_reloading(command: Sequence[str], project: Path) -> int:
     # Ignored by the worker, too, until it can handle it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     early: list[int] = []
-    for number in FORWARDED:
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: early.append(received))
     # In a session of its own, it gets Ctrl-C from here only: twice would mean to exit at once.
     program = [sys.executable, *command]
     with subprocess.Popen(program, start_new_session=True) as worker:  # noqa: S603 - our own command
 
         def forward(number: int, _frame: FrameType | None) -> None:
-            worker.send_signal(number)
+            worker.send_signal(FORWARDED[signal.Signals(number)])
 
         for number in FORWARDED:
             signal.signal(number, forward)
         for received in early:
-            worker.send_signal(received)
+            worker.send_signal(FORWARDED[signal.Signals(received)])
         return _watch(worker, project)
 
 
