@@ -32,9 +32,17 @@ def test_a_wrong_option_is_named(site: Site, options: dict[str, Any], text: str)
         AmqpWorkerBackend("wrong", {"OPTIONS": options})
 
 
-def test_a_name_in_place_of_a_list_of_queues_is_refused(site: Site) -> None:
-    with pytest.raises(ImproperlyConfigured, match=r"\['QUEUES'\] must be a list of names: \['emails'\]"):
-        AmqpWorkerBackend("wrong", {"QUEUES": "emails"})
+@pytest.mark.parametrize(
+    ("queues", "text"),
+    [
+        ("emails", r"must be a list of names, such as \['emails'\], not 'emails'"),
+        (["emails", 5], "Queue name must be a non-empty string, got 5"),
+        (["emails.dead"], r"must not end in \.dead"),
+    ],
+)
+def test_queues_that_are_none_are_named(site: Site, queues: Any, text: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=rf"TASKS\['wrong'\]\['QUEUES'\].*{text}"):
+        AmqpWorkerBackend("wrong", {"QUEUES": queues, "OPTIONS": {"namespace": "wrong"}})
 
 
 def test_backends_of_the_same_broker_store_and_namespace_have_one_app(site: Site) -> None:

@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from amqpworker.app import App
-from amqpworker.contrib.django.django_options import check_queues, checked_options, project_app
+from amqpworker.contrib.django.django_options import checked_options, declare_queues, project_app
 from amqpworker.contrib.django.on_commit import after_commit
 from amqpworker.contrib.django.request_record import RequestRecord, get_stored
 from amqpworker.contrib.django.shown_result import result_of, set_enqueued, time_shown
@@ -62,14 +62,12 @@ class AmqpWorkerBackend(BaseTaskBackend):
     supports_priority = False
 
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
-        check_queues(alias, params.get("QUEUES"))
         super().__init__(alias, params)
         self._options = checked_options(alias, self.options)
         kept = project_app(alias, self._options)
         self.app, self._records, self._tasks = kept.app, kept.records, kept.tasks
         self.supports_get_result = self.app.results is not None
-        for queue in sorted(self.queues):
-            self.app.queue(queue)
+        declare_queues(alias, self.app, params.get("QUEUES", self.queues))
 
     def validate_task(self, task: Any) -> None:
         """Check a task of Django and register it; raises InvalidTask that states what to write instead."""

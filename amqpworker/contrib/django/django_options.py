@@ -8,7 +8,7 @@ runs close old connections to databases.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -62,10 +62,16 @@ def checked_options(alias: str, given: Mapping[str, Any]) -> BackendOptions:
     return options
 
 
-def check_queues(alias: str, queues: Any) -> None:
-    """Raise ImproperlyConfigured if QUEUES is a name: Django would take its letters for queues."""
-    if isinstance(queues, str):
-        raise ImproperlyConfigured(f"TASKS[{alias!r}]['QUEUES'] must be a list of names: [{queues!r}].")
+def declare_queues(alias: str, app: App, queues: Any) -> None:
+    """Have the queues of QUEUES declared; raises ImproperlyConfigured if they are none: Django takes a text for its letters."""
+    place = f"TASKS[{alias!r}]['QUEUES']"
+    if isinstance(queues, str) or not isinstance(queues, Collection):
+        raise ImproperlyConfigured(f"{place} must be a list of names, such as ['emails'], not {queues!r}.")
+    for queue in queues:
+        try:
+            app.queue(queue)
+        except ConfigError as error:
+            raise ImproperlyConfigured(f"{place}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
