@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TestCase
 
 from amqpworker import App, Message, NotConnected, Settings, Unroutable
@@ -131,6 +132,16 @@ def test_in_a_test_of_django_what_cannot_be_sent_is_raised_by_the_block_that_cap
 def test_without_a_transaction_a_message_is_sent_at_once(site: Site) -> None:
     with pytest.raises(Unroutable):
         send_on_commit(unroutable("now"))
+
+
+def test_in_a_test_that_may_not_use_the_database_a_message_is_sent(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("Database access not allowed")
+
+    connection.ensure_connection()  # by an earlier test
+    monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", refuse)  # as pytest-django does
+    with pytest.raises(Unroutable):
+        send_on_commit(unroutable("without a database"))
 
 
 def test_in_manual_transaction_management_a_message_is_refused(site: Site) -> None:

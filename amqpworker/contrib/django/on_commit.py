@@ -49,7 +49,7 @@ def after_commit(send: Callable[[], object], message: Message[Any], app: App, us
     if connection.connection is None and not connection.in_atomic_block:
         send()  # to ask for its state would connect
         return
-    if not connection.in_atomic_block and connection.get_autocommit():
+    if not connection.in_atomic_block and connection.autocommit:  # get_autocommit() counts as a use of the database
         send()
         return
     if not connection.in_atomic_block:
