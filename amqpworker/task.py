@@ -52,6 +52,10 @@ class TaskApp(Protocol):
     plan: Plan
     hooks: Hooks
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether tasks run where they are sent."""
+
     def send(self, message: Message[R]) -> Sent[R]:
         """Send a message."""
 

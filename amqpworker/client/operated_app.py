@@ -46,6 +46,11 @@ class OperatedApp:
         raise NotImplementedError
 
     @property
+    def is_inline(self) -> bool:
+        """Whether its tasks run where they are sent, without a broker, as in tests."""
+        return bool(self._no_broker)
+
+    @property
     def queues(self) -> QueueControl:
         """Pauses and resumes queues and tasks in all worker processes."""
         from amqpworker.client.pause_writer import PauseWriter

@@ -19,6 +19,7 @@ from django.test import TestCase
 from amqpworker import App, Message, NotConnected, Settings, Unroutable
 from amqpworker.contrib.django import send_on_commit
 from amqpworker.contrib.django.tasks_api import TaskResultDoesNotExist, task_backends
+from amqpworker.testing import running_inline
 from tests.django.conftest import Site
 from tests.django.test_backend import finished
 from tests.programs import Program
@@ -134,7 +135,9 @@ def test_without_a_transaction_a_message_is_sent_at_once(site: Site) -> None:
         send_on_commit(unroutable("now"))
 
 
-def test_in_a_test_that_may_not_use_the_database_a_message_is_sent(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_test_that_may_not_use_the_database_messages_are_sent_and_run_inline(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("Database access not allowed")
 
@@ -142,6 +145,10 @@ def test_in_a_test_that_may_not_use_the_database_a_message_is_sent(site: Site, m
     monkeypatch.setattr(BaseDatabaseWrapper, "ensure_connection", refuse)  # as pytest-django does
     with pytest.raises(Unroutable):
         send_on_commit(unroutable("without a database"))
+    with running_inline(task_backends["default"].app):
+        result = site.tasks.sleeps.enqueue(0)
+        result.refresh()
+        assert result.status == "SUCCESSFUL"
 
 
 def test_in_manual_transaction_management_a_message_is_refused(site: Site) -> None:

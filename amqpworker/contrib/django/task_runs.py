@@ -79,7 +79,7 @@ class Runs:
         if record is None or stored.is_old:
             record = record or self._new(args, kwargs, run.queue)
             self._put(run.id, record)
-        with closing_old():
+        with closing_old(self.app):
             task_started.send_robust(sender=self.sender, task_result=self._running(record))
         return record
 
@@ -117,7 +117,7 @@ class Runs:
         self._finished(letter.id, letter.message.body, letter.message.queue, False, None)
 
     def _finished(self, task_id: str, body: bytes, queue: str, succeeded: bool, value: Any) -> None:
-        with closing_old():
+        with closing_old(self.app):
             stored = get_stored(self.app, task_id)
             record = stored.record or self._new(**json.loads(body), queue=queue)
             result = result_of(self.task, task_id, record, stored.row)
