@@ -76,7 +76,7 @@ class PostgresStore:
         self._is_deaf = False
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: they are committed when this returns. Return the errors of those that may not be."""
+        """Store rows: they are committed when this returns. Return an error for each that is not known to be."""
         batch = _Batch(rows)
         self._waiting.append(batch)
         try:

@@ -31,7 +31,7 @@ _FAULTS = (*ROW_FAULTS, StructError, OverflowError)
 
 
 def put_rows(link: PostgresLink, namespace: str, rows: Sequence[ResultRow]) -> dict[str, ResultStoreError]:
-    """Put rows, which are merged, and return the errors of those that may not be stored; the caller has the link's turn."""
+    """Put rows, which are merged; return an error for each that is not known to be stored. The caller has the link's turn."""
     errors = {row.id: _too_large(row) for row in rows if _size(row) > LARGEST_ROW}
     waiting = deque((part, True) for part in _parts(row for row in rows if row.id not in errors))
     while waiting:

@@ -55,7 +55,7 @@ class PostgresSubscription:
         """Do nothing: all changes are reported."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that have changed, `None` if any may have, and none after `timeout` seconds or `wake`."""
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
         if self._pid != os.getpid():
             self._start_anew()
         try:

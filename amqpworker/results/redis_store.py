@@ -48,7 +48,7 @@ class RedisStore:
         self._script_hash = _hash(PUT)
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: the server has them when this returns. Return the errors of those that may not be stored."""
+        """Store rows: the server has them when this returns. Return an error for each that it is not known to have."""
         errors: dict[str, ResultStoreError] = {}
         unavailable: BaseException | None = None
         for batch in self._batches(merged(rows), errors):

@@ -50,12 +50,12 @@ class RedisSubscription:
         self._send(b"SUBSCRIBE", list(added))
 
     def unwatch(self, ids: Collection[str]) -> None:
-        """Report changes of these rows no longer."""
+        """Stop reporting changes of these rows."""
         # the server hears of it with the next command or wait: of many at once then
         self._unwanted += [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`."""
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
         self._begin_anew_in_a_child()
         self._unsubscribe()
         until = time.monotonic() + timeout

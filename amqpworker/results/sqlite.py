@@ -112,7 +112,7 @@ class SqliteStore:
         self._reader.abandon()
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: they are on the disk when this returns. Return the errors of those that may not be."""
+        """Store rows: they are on the disk when this returns. Return an error for each that is not known to be."""
         batch = _Batch(rows)
         self._waiting.append(batch)
         try:

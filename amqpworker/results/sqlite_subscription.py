@@ -48,7 +48,7 @@ class SqliteSubscription:
         """Do nothing: all changes are seen."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that have changed, `None` if any may have, and none after `timeout` seconds or `wake`."""
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
         until = time.monotonic() + timeout
         while True:
             changed = self._changed()
