@@ -64,9 +64,9 @@ class RedisStore:
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
         rows = {}
-        for some in _parts(ids):
-            (values,) = self._ask("read from", [packed(b"MGET", *map(self._keys.of, some))])
-            for task_id, value in zip(some, values, strict=True):
+        for part in _parts(ids):
+            values = self._ask("read from", packed(b"MGET", *map(self._keys.of, part)))
+            for task_id, value in zip(part, values, strict=True):
                 if value is not None:
                     rows[task_id] = row_of(task_id, value)
         return rows
@@ -78,8 +78,8 @@ class RedisStore:
     def delete(self, ids: Collection[str]) -> None:
         """Delete the rows of these ids."""
         try:
-            for some in _parts(ids):
-                self._ask("deleted from", [packed(b"UNLINK", *map(self._keys.of, some))])
+            for part in _parts(ids):
+                self._ask("deleted from", packed(b"UNLINK", *map(self._keys.of, part)))
         except ConfigError as error:
             raise ResultStoreError(str(error)) from error
 
@@ -103,9 +103,9 @@ class RedisStore:
                 if isinstance(answer, ResponseError):
                     raise answer
         except ERRORS as error:
-            reason, lasting = trouble(error, self.address)
+            reason, is_permanent = trouble(error, self.address)
             text = f"Results cannot be stored in {self.address}: {reason}."
-            if lasting:
+            if is_permanent:
                 raise ConfigError(text) from error
             return text
         self._check_eviction(memory)
@@ -127,13 +127,12 @@ class RedisStore:
             if max(len(key), len(value)) > self._largest:
                 errors[row.id] = self._too_large(row.id)
                 continue
-            # the first one brings the script, so that it is known to the server for the others
-            by = (b"EVALSHA", self._script_hash) if batch else (b"EVAL", PUT)
-            command = packed(*by, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
-            if batch and (len(batch) == MOST_ROWS or size + len(command) > MOST_BYTES):
+            if batch and (len(batch) == MOST_ROWS or size + len(key) + len(value) > MOST_BYTES):
                 yield batch
                 batch, size = [], 0
-                command = packed(b"EVAL", PUT, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
+            # the first one brings the script, so that it is known to the server for the others
+            script = (b"EVALSHA", self._script_hash) if batch else (b"EVAL", PUT)
+            command = packed(*script, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
             batch.append((row.id, command))
             size += len(command)
         if batch:
@@ -169,17 +168,17 @@ class RedisStore:
             f" ({self._largest} bytes, or less if proto-max-bulk-len is set)."
         )
 
-    def _ask(self, verb: str, commands: Sequence[bytes]) -> list[Answer]:
+    def _ask(self, verb: str, command: bytes) -> Answer:
+        """Return the answer to a command that reads or deletes; `verb` is what cannot be done with results if that fails."""
         try:
-            answers = self._connections.use(partial(exchange, commands=commands))
-            for answer in answers:
-                if isinstance(answer, ResponseError):
-                    raise answer
+            (answer,) = self._connections.use(partial(exchange, commands=[command]))
+            if isinstance(answer, ResponseError):
+                raise answer
         except ERRORS as error:
-            reason, lasting = trouble(error, self.address)
-            kind = ConfigError if lasting else ResultStoreError
+            reason, is_permanent = trouble(error, self.address)
+            kind = ConfigError if is_permanent else ResultStoreError
             raise kind(f"Results cannot be {verb} {self.address}: {reason}.") from error
-        return answers
+        return answer
 
     def _check_eviction(self, memory: Answer) -> None:
         """Refuse a server that deletes results when its memory is full, if its user may know that at all."""

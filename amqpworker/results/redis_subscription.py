@@ -12,7 +12,7 @@ import select
 import time
 from collections.abc import Collection, Sequence
 
-from redis import exceptions as redis
+from redis import exceptions
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import Waker
@@ -71,8 +71,8 @@ class RedisSubscription:
                     return ()
         except ERRORS as error:
             self.close()
-            reason, lasting = trouble(error, self._address)
-            kind = ConfigError if lasting else ResultStoreError
+            reason, is_permanent = trouble(error, self._address)
+            kind = ConfigError if is_permanent else ResultStoreError
             raise kind(f"Changes of results cannot be read from {self._address}: {reason}.") from error
 
     def wake(self) -> None:
@@ -129,9 +129,9 @@ class RedisSubscription:
                 kind, channel = _announced(link.read_response())
                 if kind in (b"message", b"subscribe") and channel in self._watched:
                     changed.add(self._watched[channel])
-        except redis.ResponseError:
+        except exceptions.ResponseError:
             raise
-        except (redis.ConnectionError, OSError):
+        except (exceptions.ConnectionError, OSError):
             self.close()
             self._connect()
             return None
