@@ -20,7 +20,8 @@ from urllib.parse import unquote
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
+from amqpworker.results.sqlite_errors import is_permanent, reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile
 from amqpworker.results.sqlite_subscription import SqliteSubscription
 from amqpworker.results.store import ResultNotStorable
 from amqpworker.text import encodable
@@ -151,7 +152,7 @@ class SqliteStore:
             self._writer.use(_try_to_write, CHECK_TIMEOUT)
         except (sqlite3.Error, OSError) as error:
             text = f"Results cannot be stored in {self.path}: {reason(error, self.path)}."
-            if not is_transient(error, self.path):
+            if is_permanent(error, self.path):
                 raise ConfigError(text) from error
             return text
         return None

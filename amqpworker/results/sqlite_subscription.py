@@ -14,7 +14,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results.sqlite_file import Connect, SqliteFile, reason
+from amqpworker.results.sqlite_errors import reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile
 
 LOOK_EVERY = 0.005
 LOCK_TIMEOUT = 5.0
