@@ -73,7 +73,7 @@ class PostgresStore:
         # a reader has a connection of its own, so that it never waits for a commit
         self._writer = PostgresLink(self._server, declare)
         self._reader = PostgresLink(self._server, declare)
-        self._is_deaf = False
+        self._has_logged_missing_hints = False
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
         """Store rows: they are committed when this returns. Return an error for each that is not known to be."""
@@ -102,7 +102,7 @@ class PostgresStore:
 
     def subscribe(self) -> PostgresSubscription:
         """Return a subscription to changes of rows."""
-        return PostgresSubscription(self._server, self._namespace, self._notify, self._on_deaf)
+        return PostgresSubscription(self._server, self._namespace, self._notify, self._log_missing_hints)
 
     def delete(self, ids: Collection[str]) -> None:
         """Delete the rows of these ids."""
@@ -145,7 +145,9 @@ class PostgresStore:
 
     def _delete(self, statement: str, parameters: Sequence[object]) -> int:
         try:
-            return self._run(self._writer, "deleted from", lambda it: it.execute(statement, parameters).rowcount)
+            return self._run(
+                self._writer, "deleted from", lambda connection: connection.execute(statement, parameters).rowcount
+            )
         except ConfigError as error:
             raise ResultStoreError(str(error)) from error
 
@@ -166,9 +168,9 @@ class PostgresStore:
     def _notify(self, payload: str) -> None:
         self._reader.use(lambda connection: connection.execute(NOTIFY, (payload,)))
 
-    def _on_deaf(self) -> None:
-        if not self._is_deaf:
-            self._is_deaf = True
+    def _log_missing_hints(self) -> None:
+        if not self._has_logged_missing_hints:
+            self._has_logged_missing_hints = True
             log.warning("result_hints_missing", store=self._server.place)
 
 

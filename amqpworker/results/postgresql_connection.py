@@ -31,11 +31,14 @@ from amqpworker.results.postgresql_schema import prepare
 from amqpworker.results.postgresql_values import ArrayBytes
 
 ANSWER_TIMEOUT = 15.0
-"""Seconds that a statement may take, as long as others lock the table, for example."""
+"""Seconds without a response after which a statement fails: another program may have locked the table."""
 
 LOOK_EVERY = 0.1
+"""Seconds between two checks whether that time is over."""
+
 CANCEL_TIMEOUT = 1.0
 MOST_CONFLICTS = 10
+"""After this many conflicts with other transactions the last one is the caller's error."""
 
 _DEFAULTS = {
     "connect_timeout": "10",
@@ -137,7 +140,7 @@ def _conninfo(url: str, namespace: str) -> str:
         # not `from`: its text may have a part of the password
         given = None
     if given is None or not re.fullmatch(r"[0-9,]*", str(given.get("port", ""))):
-        raise ConfigError(f"results={shown!r} is not a URL as postgresql://user:password@host:5432/database is.")
+        raise ConfigError(f"results={shown!r} is not a URL such as postgresql://user:password@host:5432/database.")
     name = f"amqpworker {namespace.encode('ascii', 'replace').decode()}"[:63]
     return make_conninfo("", **{**_DEFAULTS, "application_name": name, **given})
 
@@ -188,7 +191,7 @@ class PostgresLink:
                 connection.answer_timeout = min(answer_timeout, self._server.answer_timeout)
                 return work(connection)
             except BaseException as error:
-                self._check_usable(error)
+                self._drop_unless_usable(error)
                 if isinstance(error, CONFLICTS) and conflicts < MOST_CONFLICTS:
                     conflicts += 1
                 elif was_open and isinstance(error, psycopg.Error) and is_stale(error):
@@ -237,8 +240,8 @@ class PostgresLink:
             self._connection = made
         return self._connection
 
-    def _check_usable(self, error: BaseException) -> None:
-        """Drop a connection that is closed, or on which something may still run."""
+    def _drop_unless_usable(self, error: BaseException) -> None:
+        """Drop a connection that is closed, or on which a statement may still run: that is cancelled."""
         connection = self._connection
         if connection is None:
             return

@@ -43,7 +43,7 @@ def put_rows(link: PostgresLink, namespace: str, rows: Sequence[ResultRow]) -> d
                 middle = len(part) // 2
                 waiting.extendleft([(part[middle:], notify), (part[:middle], notify)])
             elif notify and isinstance(error, psycopg.errors.ProgramLimitExceeded):
-                # not of the row, perhaps: a listener that does not read has filled the queue of notifications
+                # perhaps not the fault of the row: a listener that does not read has filled the queue of notifications
                 waiting.appendleft((part, False))
             else:
                 errors[part[0].id] = _not_stored(part[0].id, link.place, error)

@@ -1,8 +1,8 @@
 """
 Changes of rows in PostgreSQL, as its notifications report them.
 
-Decides whether notifications arrive at all: through a pooler in transaction mode LISTEN succeeds, and nothing is ever heard. So
-each new connection listens for a notification of our own first, which another connection sends.
+Decides whether notifications arrive at all: through a pooler in transaction mode LISTEN succeeds, but none arrives
+(https://www.pgbouncer.org/features.html). So each new connection first waits for a test of ours, which another connection sends.
 """
 
 from __future__ import annotations
@@ -23,30 +23,36 @@ from amqpworker.results.postgresql_errors import reason
 from amqpworker.results.postgresql_sql import CHANNEL
 from amqpworker.results.postgresql_values import ids_in
 
-HEARD_WITHIN = 1.0
+TEST_TIMEOUT = 1.0
+"""Seconds within which our own notification must arrive."""
+
 POLL_EVERY = 1.0
-POLL_EVERY_IF_DEAF = 0.1
+POLL_EVERY_WITHOUT_NOTIFICATIONS = 0.1
 
 
 class PostgresSubscription:
-    """A `Subscription` to the rows of a namespace: it reports the changes of all of them."""
+    """
+    A `Subscription` to the rows of a namespace: it reports the changes of all of them.
+
+    `notify` sends a payload over another connection; `on_missing` is called if notifications do not arrive.
+    """
 
     def __init__(
-        self, server: Server, namespace: str, notify: Callable[[str], None], on_deaf: Callable[[], None]
+        self, server: Server, namespace: str, notify: Callable[[str], None], on_missing: Callable[[], None]
     ) -> None:
         self._server = server
         self._namespace = namespace
         self._notify = notify
-        self._on_deaf = on_deaf
+        self._on_missing = on_missing
         self._pid = os.getpid()
         self._connection: Connection | None = None
-        self._is_deaf = False
+        self._must_poll = False
         self._waker = Waker()
 
     @property
     def poll_every(self) -> float:
         """Seconds after which rows are to be read without a hint."""
-        return POLL_EVERY_IF_DEAF if self._is_deaf else POLL_EVERY
+        return POLL_EVERY_WITHOUT_NOTIFICATIONS if self._must_poll else POLL_EVERY
 
     def watch(self, ids: Collection[str]) -> None:
         """Do nothing: all changes are reported."""
@@ -64,7 +70,7 @@ class PostgresSubscription:
                     return self._hints(self._connection, timeout)
                 # it was lost: perhaps the server was restarted
                 self._drop()
-            elif self._is_deaf:
+            elif self._must_poll:
                 self._waker.wait(timeout)
                 return ()
             self._listen()
@@ -88,7 +94,7 @@ class PostgresSubscription:
         if self._pid != os.getpid():
             self._start_anew()
         self._drop()
-        self._is_deaf = False
+        self._must_poll = False
 
     def _start_anew(self) -> None:
         """Start without a connection in a forked child: the server belongs to the parent."""
@@ -104,20 +110,26 @@ class PostgresSubscription:
     def _listen(self) -> None:
         self._connection = connection = self._server.connect()
         connection.execute(f"LISTEN {CHANNEL}")
+        if self._is_test_received(connection):
+            return
+        with suppress(psycopg.Error):
+            # the pooler's connection would keep listening for no one
+            connection.execute("UNLISTEN *")
+        self._drop()
+        self._must_poll = True
+        self._on_missing()
+
+    def _is_test_received(self, connection: Connection) -> bool:
+        """Have a notification sent, and return whether it arrives here."""
         # no namespace is written like this
         test = f"\\test {uuid4().hex}"
         self._notify(test)
-        until = time.monotonic() + HEARD_WITHIN
+        until = time.monotonic() + TEST_TIMEOUT
         while (left := until - time.monotonic()) > 0:
             if test in _received(connection):
-                return
-            _is_readable(connection, left)
-        with suppress(psycopg.Error):
-            # a pooler would have the server send what no one hears
-            connection.execute("UNLISTEN *")
-        self._drop()
-        self._is_deaf = True
-        self._on_deaf()
+                return True
+            _wait_for_input(left, connection.fileno())
+        return False
 
     def _hints(self, connection: Connection, timeout: float) -> Collection[str] | None:
         until = time.monotonic() + timeout
@@ -133,10 +145,7 @@ class PostgresSubscription:
 
     def _ends(self, connection: Connection, timeout: float) -> bool:
         """Wait until there is something to read; return whether the time is up or `wake` was called."""
-        poller = select.poll()
-        poller.register(connection.fileno(), select.POLLIN)
-        poller.register(self._waker.fd, select.POLLIN)
-        ready = {fd for fd, _ in poller.poll(max(0.0, timeout) * 1000)}
+        ready = _wait_for_input(timeout, connection.fileno(), self._waker.fd)
         if self._waker.fd in ready:
             self._waker.clear()
             return True
@@ -152,7 +161,9 @@ def _received(connection: Connection) -> list[str]:
     return found
 
 
-def _is_readable(connection: Connection, timeout: float) -> bool:
+def _wait_for_input(timeout: float, *fds: int) -> set[int]:
+    """Wait until there is something to read, at most `timeout` seconds; return the descriptors that have something."""
     poller = select.poll()
-    poller.register(connection.fileno(), select.POLLIN)
-    return bool(poller.poll(timeout * 1000))
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return {fd for fd, _ in poller.poll(max(0.0, timeout) * 1000)}
