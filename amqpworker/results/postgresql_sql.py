@@ -55,8 +55,8 @@ BEGIN;
 COLUMNS = "id, state, task, reply, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
 _REPLACED = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS.split(", ")[1:], "rank"))
 
-# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip. The INSERT is executed although nothing reads
-# its result: https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
+# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip. The INSERT is executed although nothing
+# reads its result: https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
 PUT = f"""
 WITH stored AS (
     INSERT INTO {TABLE} AS known (namespace, {COLUMNS}, rank)

@@ -18,14 +18,25 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results.redis_address import RedisAddress, address_of
 from amqpworker.results.redis_connections import Answer, RedisConnections, exchange
 from amqpworker.results.redis_errors import ERRORS, trouble
-from amqpworker.results.redis_rows import PUT, UNKNOWN_VALUE, Keys, lifetime, not_ours, packed, row_of, value_of
+from amqpworker.results.redis_rows import (
+    OTHER_STAYS,
+    PUT,
+    STORED,
+    UNKNOWN_VALUE,
+    Keys,
+    lifetime,
+    not_ours,
+    packed,
+    row_of,
+    value_of,
+)
 from amqpworker.results.redis_subscription import RedisSubscription
 from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.store import ResultNotStorable
 from amqpworker.text import encodable
 
-LARGEST = 512 * 1024 * 1024
-"""Bytes of a value: Redis has no larger ones (https://redis.io/docs/latest/develop/data-types/strings/)."""
+LARGEST_VALUE = 512 * 1024 * 1024
+"""Bytes: Redis has no larger values (https://redis.io/docs/latest/develop/data-types/strings/)."""
 
 MOST_ROWS = 1000
 MOST_BYTES = 1024 * 1024
@@ -35,12 +46,13 @@ MOST_KEYS = 500
 """Of one command to read or delete: no other program waits long for the server."""
 
 CHECK_LIFETIME = b"1000"
+"""Milliseconds."""
 
 
 class RedisStore:
     """A `ResultStore` in a Redis or Valkey server."""
 
-    def __init__(self, url: str, namespace: str, largest: int = LARGEST) -> None:
+    def __init__(self, url: str, namespace: str, largest: int = LARGEST_VALUE) -> None:
         self.address: RedisAddress = address_of(url)
         self._keys = Keys(namespace)
         self._largest = largest
@@ -147,7 +159,9 @@ class RedisStore:
                 return {batch[0][0]: self._too_large(batch[0][0])}
             raise
         pairs = zip((task_id for task_id, _ in batch), answers, strict=True)
-        return {task_id: self._refused(task_id, answer) for task_id, answer in pairs if answer not in (0, 1)}
+        return {
+            task_id: self._refused(task_id, answer) for task_id, answer in pairs if answer not in (STORED, OTHER_STAYS)
+        }
 
     def _refused(self, task_id: str, answer: Answer) -> ResultStoreError:
         if answer == UNKNOWN_VALUE:
@@ -181,7 +195,11 @@ class RedisStore:
         return answer
 
     def _check_eviction(self, memory: Answer) -> None:
-        """Refuse a server that deletes results when its memory is full, if its user may know that at all."""
+        """
+        Refuse a server that deletes results when its memory is full (https://redis.io/docs/latest/develop/reference/eviction/).
+
+        `memory` is its answer to INFO, or an error if this user may not ask.
+        """
         if isinstance(memory, ResponseError) or self.address.allows_eviction:
             return
         lines = (line.partition(":") for line in memory.decode("utf-8", "replace").splitlines())

@@ -1,8 +1,9 @@
 """
 Changes of rows in a Redis or Valkey server, as it announces them.
 
-Decides that a process hears only of the rows that it waits for: each has a channel of its own. What is announced while there is no
-connection is lost, so that any row may have changed after a new one, and each after its own SUBSCRIBE.
+Decides that a process is sent only changes of the rows that it waits for: each has a channel of its own. What is announced while
+there is no connection is lost (https://redis.io/docs/latest/develop/pubsub/): after a new connection any row may have changed, and
+each row after its own SUBSCRIBE.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from amqpworker.results.redis_errors import ERRORS, trouble
 from amqpworker.results.redis_rows import Keys, packed
 
 LONGEST_WAIT = 3600.0
-"""Seconds of one call of the system. A longer wait has several."""
+"""Seconds of one `poll`, which has a limit. A longer wait has several."""
 
 MOST_CHANNELS = 1000
 """Of one command: the server answers each channel by itself, and those answers are read before the next command."""
@@ -51,12 +52,12 @@ class RedisSubscription:
 
     def unwatch(self, ids: Collection[str]) -> None:
         """Stop reporting changes of these rows."""
-        # the server hears of it with the next command or wait: of many at once then
+        # sent with the next command or wait, for all of them at once
         self._unwanted += [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
 
     def wait(self, timeout: float) -> Collection[str] | None:
         """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
-        self._begin_anew_in_a_child()
+        self._start_anew_if_forked()
         self._unsubscribe()
         until = time.monotonic() + timeout
         try:
@@ -85,7 +86,7 @@ class RedisSubscription:
         if link is not None:
             link.disconnect()
 
-    def _begin_anew_in_a_child(self) -> None:
+    def _start_anew_if_forked(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._waker = Waker()
@@ -112,9 +113,9 @@ class RedisSubscription:
         self._send(b"UNSUBSCRIBE", unwanted)
 
     def _send(self, command: bytes, channels: Sequence[bytes]) -> None:
-        self._begin_anew_in_a_child()
+        self._start_anew_if_forked()
         if self._link is None:
-            return  # once it connects
+            return  # `_connect` subscribes
         try:
             for start in range(0, len(channels), MOST_CHANNELS):
                 send(self._link, packed(command, *channels[start : start + MOST_CHANNELS]))

@@ -35,7 +35,7 @@ CHECK_TIMEOUT = 1.0
 """Seconds that the start of a worker waits for them: a locked file does not keep it from starting."""
 
 NEVER_STORABLE = (sqlite3.DataError, OverflowError)
-"""SQLite can never hold the row: it is longer than its limit, a billion bytes, or than a C int."""
+"""SQLite can never hold the row: it is longer than a billion bytes (https://www.sqlite.org/limits.html), or than a C int."""
 
 ROW_ERRORS = (*NEVER_STORABLE, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """One row is at fault: the transaction continues without it."""
