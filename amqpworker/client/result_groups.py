@@ -1,7 +1,7 @@
 """
 Wait for the results of several messages at once.
 
-Decides the order in which they are given: `as_completed` yields each as soon as it has ended, `gather` all in the order of the input.
+Decides their order: `as_completed` yields each as soon as it has ended, `gather` returns all in the order of the input.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
 
 R = TypeVar("R")
+
+ENDED_TIMEOUT = 1.0
+"""Seconds to read a result that is stored: a store that fails at this moment is read again."""
 
 
 def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0) -> Iterator[Sent[R]]:
@@ -119,7 +122,7 @@ def gather(
     values: dict[Sent[Any], Any] = {}
     for sent in as_completed(messages, timeout=timeout):
         try:
-            values[sent] = sent.result(timeout=1.0)
+            values[sent] = sent.result(timeout=ENDED_TIMEOUT)
         except AmqpWorkerError as error:
             if not return_exceptions:
                 raise
