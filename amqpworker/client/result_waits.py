@@ -197,7 +197,7 @@ class _Reader:
             hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
             self._note_polling(error)
-            threading.Event().wait(POLL_WITHOUT_HINTS)
+            time.sleep(POLL_WITHOUT_HINTS)
             hint = None
         if hint is None or time.monotonic() >= self._read_all_at:
             self._read_all_at = time.monotonic() + self.subscription.poll_every

@@ -12,7 +12,7 @@ from amqpworker import current
 from amqpworker.errors import InvalidArguments, ResultStoreError
 from amqpworker.model.progress import Progress, decode_progress, encode_progress, progress_of
 from amqpworker.results.row import ResultRow
-from amqpworker.worker.progress_reports import APART, ProgressReports
+from amqpworker.worker.progress_reports import MIN_INTERVAL, ProgressReports
 from tests.unit.worker.settling import EXAMPLE, Bench, registered
 
 
@@ -76,7 +76,7 @@ def test_at_most_two_a_second_are_passed_on_and_flushing_passes_on_the_last() ->
     run = bench.started(bench.delivery())
     reports.flush(run)
     for number in range(40):
-        now[0] = 100.0 + number * APART / 10
+        now[0] = 100.0 + number * MIN_INTERVAL / 10
         reports.report(run, b"%d" % number)
     assert passed == [b"0", b"10", b"20", b"30"]
     reports.flush(run)
