@@ -109,7 +109,7 @@ def test_other_mistakes_in_arguments_get_no_such_advice() -> None:
 
 def test_any_other_option_gets_the_name_that_is_similar_or_all_names() -> None:
     wrong: dict[str, Any] = {"retries": 3}
-    with pytest.raises(TypeError, match=r"^task\(\) has no option 'retries': did you mean retry=…\.$"):
+    with pytest.raises(TypeError, match=r"^task\(\) has no option 'retries': did you mean retry=…\?$"):
         app.task(**wrong)
     wrong = {"nonsense": 3}
     with pytest.raises(TypeError, match=r"^options\(\) has no option 'nonsense'; it has delay, at, .*, hard_limit\.$"):
