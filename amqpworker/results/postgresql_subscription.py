@@ -41,6 +41,9 @@ class PostgresSubscription:
         self._pid = os.getpid()
         self._connection: Connection | None = None
         self._is_deaf = False
+        # a notification of our own that was not heard yet, and how long to wait for it (monotonic)
+        self._test: str | None = None
+        self._heard_by = 0.0
         self._waker = Waker()
 
     @property
@@ -61,7 +64,10 @@ class PostgresSubscription:
         try:
             if self._connection is not None:
                 with suppress(psycopg.Error):
-                    return self._hints(self._connection, timeout)
+                    if self._test is None:
+                        return self._hints(self._connection, timeout)
+                    self._hear(self._connection)
+                    return None
                 # it was lost: perhaps the server was restarted
                 self._drop()
             elif self._is_deaf:
@@ -93,11 +99,11 @@ class PostgresSubscription:
     def _start_anew(self) -> None:
         """Start without a connection in a forked child: the server belongs to the parent."""
         self._pid = os.getpid()
-        self._connection = None
+        self._connection, self._test = None, None
         self._waker = Waker()
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._test = self._connection, None, None
         if connection is not None:
             connection.close()
 
@@ -105,13 +111,24 @@ class PostgresSubscription:
         self._connection = connection = self._server.connect()
         connection.execute(f"LISTEN {CHANNEL}")
         # no namespace is written like this
-        test = f"\\test {uuid4().hex}"
-        self._notify(test)
-        until = time.monotonic() + HEARD_WITHIN
-        while (left := until - time.monotonic()) > 0:
-            if test in _received(connection):
+        self._test = f"\\test {uuid4().hex}"
+        self._notify(self._test)
+        self._heard_by = time.monotonic() + HEARD_WITHIN
+        self._hear(connection)
+
+    def _hear(self, connection: Connection) -> None:
+        """Wait for our own notification; before it arrives, `wake` or another one ends this, and any row may have changed."""
+        while self._test is not None:
+            received = _received(connection)
+            left = self._heard_by - time.monotonic()
+            if self._test in received:
+                self._test = None
+            elif left <= 0:
+                self._become_deaf(connection)
+            elif received or (self._ends(connection, left) and time.monotonic() < self._heard_by):
                 return
-            _is_readable(connection, left)
+
+    def _become_deaf(self, connection: Connection) -> None:
         with suppress(psycopg.Error):
             # a pooler would have the server send what no one hears
             connection.execute("UNLISTEN *")
@@ -150,9 +167,3 @@ def _received(connection: Connection) -> list[str]:
     while (notification := connection.pgconn.notifies()) is not None:
         found.append(notification.extra.decode("utf-8", "replace"))
     return found
-
-
-def _is_readable(connection: Connection, timeout: float) -> bool:
-    poller = select.poll()
-    poller.register(connection.fileno(), select.POLLIN)
-    return bool(poller.poll(timeout * 1000))

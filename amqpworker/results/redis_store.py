@@ -21,7 +21,7 @@ from amqpworker.results.redis_errors import ERRORS, trouble
 from amqpworker.results.redis_rows import PUT, UNKNOWN_VALUE, Keys, lifetime, not_ours, packed, row_of, value_of
 from amqpworker.results.redis_subscription import RedisSubscription
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from amqpworker.text import encodable
 
 LARGEST = 512 * 1024 * 1024
@@ -63,12 +63,19 @@ class RedisStore:
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
-        rows = {}
+        rows: dict[str, ResultRow] = {}
+        foreign: list[str] = []
         for some in _parts(ids):
             (values,) = self._ask("read from", [packed(b"MGET", *map(self._keys.of, some))])
             for task_id, value in zip(some, values, strict=True):
-                if value is not None:
+                if value is None:
+                    continue
+                try:
                     rows[task_id] = row_of(task_id, value)
+                except ResultStoreError:
+                    foreign.append(task_id)
+        if foreign:
+            raise RowsNotReadable(not_ours(foreign[0]), foreign, rows)
         return rows
 
     def subscribe(self) -> RedisSubscription:
@@ -151,8 +158,8 @@ class RedisStore:
         return {task_id: self._refused(task_id, answer) for task_id, answer in pairs if answer not in (0, 1)}
 
     def _refused(self, task_id: str, answer: Answer) -> ResultStoreError:
-        if answer == UNKNOWN_VALUE:
-            return ResultStoreError(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
+        if answer == UNKNOWN_VALUE or "WRONGTYPE" in str(answer):
+            return ResultNotStorable(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
         return self._not_stored(task_id, answer)
 
     def _not_stored(self, task_id: str, error: BaseException) -> ResultStoreError:
