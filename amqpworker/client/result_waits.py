@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,7 +21,7 @@ from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultStore, Subscription
+from amqpworker.results.store import ResultStore, RowsNotReadable, Subscription
 
 log = get_logger(__name__)
 
@@ -69,13 +69,15 @@ class ResultWait:
     """
     One wait for a result; after `is_abandoned` was set, `on_end` may still be called once.
 
-    `error` is why the store could not be read the last time; it may work again before the caller's time is over.
+    `error` is why the store could not be read the last time; it may work again before the caller's time is over. `is_read` is
+    whether an attempt to read the row has ended.
     """
 
     wanted: WantedResult
     on_end: OnEnd
     is_abandoned: bool = False
     error: ResultStoreError | None = None
+    is_read: bool = False
 
 
 class ResultWaits:
@@ -142,7 +144,27 @@ class ResultWaits:
             raise ResultStoreError(f"No thread can wait for results: {error}") from error
 
     def _run(self) -> None:
-        subscription = self._subscription = self._store.subscribe()
+        try:
+            self._read_until_idle()
+        finally:
+            self._subscription, self._is_closing = None, False
+            del self._threads[""]
+            # One that came after the last look has found this thread, and has started none.
+            if self._incoming:
+                self._start_again()
+
+    def _start_again(self) -> None:
+        try:
+            self._start()
+        except ResultStoreError as error:
+            self._end_incoming(error)
+
+    def _read_until_idle(self) -> None:
+        try:
+            subscription = self._subscription = self._store.subscribe()
+        except Exception as error:  # noqa: BLE001 - too many files are open, or anything in a store of another package
+            self._end_incoming(ResultStoreError(f"Results cannot be waited for: {error}"))
+            return
         reader = _Reader(self._store, subscription, self._now, self._open.discard)
         while True:
             self._woken.clear()
@@ -155,11 +177,11 @@ class ResultWaits:
                 break
         with suppress(Exception):
             subscription.close()
-        self._subscription, self._is_closing = None, False
-        del self._threads[""]
-        # One that came after the last look has found this thread, and has started none.
-        if self._incoming:
-            self._start()
+
+    def _end_incoming(self, error: ResultStoreError) -> None:
+        for wait in self._taken():
+            self._open.discard(wait)
+            wait.on_end(error)
 
     def _taken(self) -> Iterable[ResultWait]:
         while self._incoming:
@@ -181,14 +203,16 @@ class _Reader:
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
-        added = set()
-        for wait in waits:
+        taken = list(waits)
+        for wait in taken:
             self.waits.setdefault(wait.wanted.id, []).append(wait)
-            added.add(wait.wanted.id)
-        if added:
+        if taken:
+            added = {wait.wanted.id for wait in taken}
             with suppress(Exception):  # a failure shows again when it waits for a change
                 self.subscription.watch(added)
             self._read(added)
+        for wait in taken:
+            wait.is_read = True
 
     def read_changed(self) -> None:
         """Wait for a change of rows, and read those that may have changed; all of them from time to time."""
@@ -230,7 +254,7 @@ class _Reader:
         for start in range(0, len(waiting), READ_AT_ONCE):
             portion = waiting[start : start + READ_AT_ONCE]
             try:
-                rows = self.store.get(portion)
+                rows = self._rows_of(portion)
             except ResultStoreError as error:
                 self._note_error(portion, error)
                 self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
@@ -238,10 +262,21 @@ class _Reader:
                 for task_id in portion:
                     self._end(task_id, error)
             else:
-                if self._has_failed:
-                    self._note_error(portion, None)
                 for task_id, row in rows.items():
                     self._end(task_id, row)
+
+    def _rows_of(self, ids: list[str]) -> Mapping[str, ResultRow]:
+        """Return rows; those that cannot be read keep no other wait from its row."""
+        foreign = None
+        try:
+            rows = self.store.get(ids)
+        except RowsNotReadable as error:
+            foreign, rows = error, error.rows
+        if self._has_failed:
+            self._note_error(ids, None)
+        if foreign is not None:
+            self._note_error(foreign.ids, foreign)
+        return rows
 
     def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
         """Keep the error of a read, None if it has succeeded, for callers whose time is over before the next one."""

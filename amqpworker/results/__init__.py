@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.store import ResultNotStorable, ResultStore, Subscription
+from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable, Subscription
 
-__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "Subscription", "merged"]
+__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "RowsNotReadable", "Subscription", "merged"]

@@ -47,6 +47,9 @@ class PostgresSubscription:
         self._pid = os.getpid()
         self._connection: Connection | None = None
         self._must_poll = False
+        # our own notification, while it is waited for, and until when (monotonic)
+        self._test: str | None = None
+        self._test_until = 0.0
         self._waker = Waker()
 
     @property
@@ -67,7 +70,10 @@ class PostgresSubscription:
         try:
             if self._connection is not None:
                 with suppress(psycopg.Error):
-                    return self._hints(self._connection, timeout)
+                    if self._test is None:
+                        return self._hints(self._connection, timeout)
+                    self._await_test(self._connection)
+                    return None
                 # it was lost: perhaps the server was restarted
                 self._drop()
             elif self._must_poll:
@@ -99,37 +105,43 @@ class PostgresSubscription:
     def _start_anew(self) -> None:
         """Start without a connection in a forked child: the server belongs to the parent."""
         self._pid = os.getpid()
-        self._connection = None
+        self._connection, self._test = None, None
         self._waker = Waker()
 
     def _drop(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._test = self._connection, None, None
         if connection is not None:
             connection.close()
 
     def _listen(self) -> None:
         self._connection = connection = self._server.connect()
         connection.execute(f"LISTEN {CHANNEL}")
-        if self._is_test_received(connection):
-            return
+        # no namespace is written like this
+        self._test = f"\\test {uuid4().hex}"
+        self._notify(self._test)
+        self._test_until = time.monotonic() + TEST_TIMEOUT
+        self._await_test(connection)
+
+    def _await_test(self, connection: Connection) -> None:
+        """Wait for our own notification; before it arrives, `wake` or another one ends this, and any row may have changed."""
+        while self._test is not None:
+            received = _received(connection)
+            left = self._test_until - time.monotonic()
+            if self._test in received:
+                self._test = None
+            elif left <= 0:
+                self._begin_polling(connection)
+            elif received or (self._ends(connection, left) and time.monotonic() < self._test_until):
+                return
+
+    def _begin_polling(self, connection: Connection) -> None:
+        """Give up notifications: a pooler does not pass them on."""
         with suppress(psycopg.Error):
             # the pooler's connection would keep listening for no one
             connection.execute("UNLISTEN *")
         self._drop()
         self._must_poll = True
         self._on_missing()
-
-    def _is_test_received(self, connection: Connection) -> bool:
-        """Have a notification sent, and return whether it arrives here."""
-        # no namespace is written like this
-        test = f"\\test {uuid4().hex}"
-        self._notify(test)
-        until = time.monotonic() + TEST_TIMEOUT
-        while (left := until - time.monotonic()) > 0:
-            if test in _received(connection):
-                return True
-            _wait_for_input(left, connection.fileno())
-        return False
 
     def _hints(self, connection: Connection, timeout: float) -> Collection[str] | None:
         until = time.monotonic() + timeout

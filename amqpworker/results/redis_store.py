@@ -32,7 +32,7 @@ from amqpworker.results.redis_rows import (
 )
 from amqpworker.results.redis_subscription import RedisSubscription
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from amqpworker.text import encodable
 
 LARGEST_VALUE = 512 * 1024 * 1024
@@ -75,12 +75,19 @@ class RedisStore:
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
-        rows = {}
+        rows: dict[str, ResultRow] = {}
+        foreign: list[str] = []
         for part in _parts(ids):
             values = self._ask("read from", packed(b"MGET", *map(self._keys.of, part)))
             for task_id, value in zip(part, values, strict=True):
-                if value is not None:
+                if value is None:
+                    continue
+                try:
                     rows[task_id] = row_of(task_id, value)
+                except ResultStoreError:
+                    foreign.append(task_id)
+        if foreign:
+            raise RowsNotReadable(not_ours(foreign[0]), foreign, rows)
         return rows
 
     def subscribe(self) -> RedisSubscription:
@@ -164,8 +171,8 @@ class RedisStore:
         }
 
     def _refused(self, task_id: str, answer: Answer) -> ResultStoreError:
-        if answer == UNKNOWN_VALUE:
-            return ResultStoreError(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
+        if answer == UNKNOWN_VALUE or "WRONGTYPE" in str(answer):
+            return ResultNotStorable(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
         return self._not_stored(task_id, answer)
 
     def _not_stored(self, task_id: str, error: BaseException) -> ResultStoreError:

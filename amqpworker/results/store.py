@@ -24,6 +24,15 @@ class ResultNotStorable(ResultStoreError):
     """The store can never hold this row: it is too large, for example. Another attempt is useless."""
 
 
+class RowsNotReadable(ResultStoreError):
+    """Some rows cannot be read, for example since a later version wrote them: those of `ids`. `rows` are the others."""
+
+    def __init__(self, text: str, ids: Collection[str] = (), rows: Mapping[str, ResultRow] | None = None) -> None:
+        super().__init__(text)
+        self.ids = ids
+        self.rows = rows or {}
+
+
 class Subscription(Protocol):
     """
     Hints that rows may have changed. One thread uses it, except `wake`.
@@ -84,6 +93,7 @@ class ResultStore(Protocol):
 
         Raises:
             ResultStoreError: the store cannot be read at the moment.
+            RowsNotReadable: some of the rows cannot be read; it has the others.
             ConfigError: it cannot be opened, and that will not change by itself.
         """
 

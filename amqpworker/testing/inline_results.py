@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amqpworker.client.stored_results import StoredResults
+from amqpworker.client.result_waits import ResultWait
+from amqpworker.client.stored_results import StoredResults, WaitingTime
 
 if TYPE_CHECKING:
-    from amqpworker.client.result_waits import OnEnd, ResultWait, WantedResult
+    from amqpworker.client.result_waits import OnEnd, WantedResult
     from amqpworker.results.row import ResultRow
     from amqpworker.testing.inline_worker import InlineWorker
     from amqpworker.testing.memory_store import MemoryStore
     from amqpworker.testing.virtual_clock import VirtualClock
-
-LONGEST_WAIT = 10.0
-"""Seconds by which the clock is moved for each of several messages that are waited for at once."""
 
 
 class InlineResults(StoredResults):
@@ -48,10 +46,17 @@ class InlineResults(StoredResults):
             return await super().await_row(wanted, seconds)
         return row
 
-    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: it ends now if the message has ended, or does so soon by the clock of the test."""
-        self.wait(wanted, LONGEST_WAIT)
-        return super().begin(wanted, on_end)
+    def waiting_time(self, seconds: float) -> WaitingTime:
+        """Return how long waits last, by the clock of the test."""
+        return WaitingTime(seconds, self._clock.monotonic)
+
+    def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:
+        """Begin to wait for a result: it ends now if the message ends within `seconds` by the clock of the test."""
+        row = self.wait(wanted, seconds)
+        if row is None:
+            return super().begin(wanted, on_end, seconds)
+        on_end(row)
+        return ResultWait(wanted, on_end)
 
     def note_sent(self, row: ResultRow) -> None:
         """Store that a message was sent, now: a test sees it at once."""

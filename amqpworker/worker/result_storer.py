@@ -19,7 +19,7 @@ from amqpworker.lifecycle import backoff, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultNotStorable, ResultStore
+from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable
 
 log = get_logger(__name__)
 
@@ -170,8 +170,11 @@ class ResultStorer:
             return dict.fromkeys((one.row.id for one in taken), ResultStoreError(reason)), set()
 
     def _with_reply(self, rows: Sequence[StoredRow]) -> set[StoredRow]:
-        found = self._store.get([one.row.id for one in rows]) if rows else {}
         kept = set()
+        try:
+            found = self._store.get([one.row.id for one in rows]) if rows else {}
+        except RowsNotReadable as error:
+            found = error.rows
         for one in rows:
             row = found.get(one.row.id)
             if row is not None and row.reply and row.first_sent == one.row.first_sent and row.expires_at > self._now():

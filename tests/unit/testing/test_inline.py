@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -256,6 +257,22 @@ def test_waiting_for_a_result_moves_the_clock(app: App, inline: Inline, note: An
         return await asyncio.gather(*[(await flaky.asend(number)).aresult() for number in (1, 2)])
 
     assert asyncio.run(awaits()) == [1, 2]
+
+
+def test_waiting_for_several_results_lasts_until_the_timeout_by_the_clock_of_the_test(
+    app: App, inline: Inline, note: Any
+) -> None:
+    @app.task(name="flaky", queue="notes", retry=[60, 600])
+    def flaky(attempts: int) -> int:
+        if current().attempt < attempts:
+            raise OSError("no")
+        return current().attempt
+
+    began = time.monotonic()
+    assert gather([flaky.send(2), flaky.send(1), flaky.send(2)], timeout=100) == [2, 1, 2]
+    with pytest.raises(ResultTimeout, match="1 of 2 tasks have not ended within 500 s"):
+        gather([flaky.send(3), flaky.send(1)], timeout=500)
+    assert time.monotonic() - began < 30
 
 
 def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.clock import Clock
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from amqpworker.worker.result_storer import EXPIRE_EVERY, MOST_AT_ONCE, ResultStorer, StoredRow
 from tests.support import wait_until
 from tests.unit.worker.settling import Store
@@ -186,3 +186,14 @@ def test_a_drain_ends_the_pause_after_a_failure(running: Scene) -> None:
     wait_until(lambda: bool(running.ended), what="it is given to the caller")
     running.storer.stop()
     wait_until(lambda: all(one.name != "amqpworker-storing" for one in threading.enumerate()), what="it has ended")
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_of_its_commit_from_being_stored(scene: Scene) -> None:
+    def get(_: Any) -> Mapping[str, ResultRow]:
+        raise RowsNotReadable("row a is of a later version", ["a"], {})
+
+    scene.store.get = get
+    scene.put("a", replaces=False)
+    scene.put("b")
+    assert scene.storer.store_waiting() is None
+    assert scene.ended == [("a", None), ("b", None)]
