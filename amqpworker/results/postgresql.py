@@ -26,6 +26,7 @@ from amqpworker.results.postgresql_sql import DELETE, EXPIRE, GET, NOTIFY
 from amqpworker.results.postgresql_subscription import PostgresSubscription
 from amqpworker.results.postgresql_values import escaped, ids_array, row_of, stored_id
 from amqpworker.results.row import ResultRow, merged
+from amqpworker.results.store import CHECK_ROW
 
 CHECK_TIMEOUT = 5.0
 """Seconds that the start of a worker waits for a statement: a locked table does not keep it from starting."""
@@ -180,4 +181,4 @@ def _get(namespace: str, ids: Sequence[str], connection: Connection) -> list[tup
 
 def _try_to_write(namespace: str, connection: Connection) -> None:
     with connection.transaction(force_rollback=True):
-        put_part(namespace, [ResultRow("", "", "", b"", "", 0.0, 0.0)], True, connection)
+        put_part(namespace, [CHECK_ROW], True, connection)

@@ -24,6 +24,8 @@ from amqpworker.results.store import ResultNotStorable
 
 MOST_ROWS = 1000
 MOST_BYTES = 8 * 1024 * 1024
+"""Of one statement. Bytes are those of the replies: all else of most rows is small."""
+
 LARGEST_ROW = 100_000_000
 """Bytes. PostgreSQL takes 1 GB, but copies it several times: 400 MB took 28 s, longer than a statement may take."""
 

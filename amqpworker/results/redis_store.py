@@ -32,7 +32,7 @@ from amqpworker.results.redis_rows import (
 )
 from amqpworker.results.redis_subscription import RedisSubscription
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.store import ResultNotStorable, RowsNotReadable
+from amqpworker.results.store import CHECK_ROW, ResultNotStorable, RowsNotReadable
 from amqpworker.text import encodable
 
 LARGEST_VALUE = 512 * 1024 * 1024
@@ -109,7 +109,7 @@ class RedisStore:
     def check_writable(self) -> str | None:
         """Store a row that no one reads, and delete it; return why that is not possible at the moment."""
         key = self._keys.check
-        value = value_of(ResultRow("", "", "", b"", "", 0.0, 0.0))
+        value = value_of(CHECK_ROW)
         commands = [
             packed(b"EVAL", PUT, b"1", key, value, CHECK_LIFETIME),
             packed(b"MGET", key),

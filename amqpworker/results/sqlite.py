@@ -23,7 +23,7 @@ from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.sqlite_errors import is_permanent, reason
 from amqpworker.results.sqlite_file import Connect, SqliteFile
 from amqpworker.results.sqlite_subscription import SqliteSubscription
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import CHECK_ROW, ResultNotStorable
 from amqpworker.text import encodable
 
 SCHEME = "sqlite://"
@@ -230,5 +230,5 @@ def _try_to_write(connect: Connect) -> None:
     connection = connect()
     # SQLite lets even a user without write permission begin
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(PUT, _parameters("", ResultRow("", "", "", b"", "", 0.0, 0.0)))
+    connection.execute(PUT, _parameters("", CHECK_ROW))
     connection.execute("ROLLBACK")

@@ -19,6 +19,9 @@ SQLITE_EXAMPLE = "sqlite:///results.db"
 POSTGRESQL_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
+CHECK_ROW = ResultRow("", "", "", b"", "", 0.0, 0.0)
+"""What `check_writable` of our stores writes: it has expired, and is removed at once."""
+
 
 class ResultNotStorable(ResultStoreError):
     """The store can never hold this row: it is too large, for example. Another attempt is useless."""
