@@ -18,7 +18,7 @@ from redis import exceptions
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import Waker
 from amqpworker.results.redis_address import RedisAddress
-from amqpworker.results.redis_connections import Answer, Link, make_link, send, socket_of
+from amqpworker.results.redis_connections import Answer, RedisConnection, new_connection, send, socket_of
 from amqpworker.results.redis_errors import ERRORS, trouble
 from amqpworker.results.redis_rows import Keys, packed
 
@@ -39,7 +39,7 @@ class RedisSubscription:
         self._keys = keys
         self._watched: dict[bytes, str] = {}
         self._unwanted: list[bytes] = []
-        self._link: Link | None = None
+        self._connection: RedisConnection | None = None
         self._pid = os.getpid()
         self._waker = Waker()
 
@@ -63,10 +63,10 @@ class RedisSubscription:
         try:
             while True:
                 # the socket is gone if an exception from another thread interrupted the reader
-                if self._link is None or socket_of(self._link) is None:
+                if self._connection is None or socket_of(self._connection) is None:
                     self._connect()
                     return None
-                if (changed := self._changed(self._link)) or changed is None:
+                if (changed := self._changed(self._connection)) or changed is None:
                     return changed
                 if self._is_over(until):
                     return ()
@@ -82,9 +82,9 @@ class RedisSubscription:
 
     def close(self) -> None:
         """Close the connection."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def _start_anew_if_forked(self) -> None:
         if self._pid != os.getpid():
@@ -93,20 +93,20 @@ class RedisSubscription:
             self.close()
 
     def _connect(self) -> None:
-        link = make_link(self._address)
+        connection = new_connection(self._address)
         try:
-            link.connect()
+            connection.connect()
             channels = list(self._watched)
             for start in range(0, len(channels), MOST_CHANNELS):
                 some = channels[start : start + MOST_CHANNELS]
-                send(link, packed(b"SUBSCRIBE", *some))
+                send(connection, packed(b"SUBSCRIBE", *some))
                 confirmed = 0
                 while confirmed < len(some):
-                    confirmed += link.read_response()[0] == b"subscribe"
+                    confirmed += connection.read_response()[0] == b"subscribe"
         except BaseException:
-            link.disconnect()
+            connection.disconnect()
             raise
-        self._link = link
+        self._connection = connection
 
     def _unsubscribe(self) -> None:
         unwanted, self._unwanted = self._unwanted, []
@@ -114,20 +114,20 @@ class RedisSubscription:
 
     def _send(self, command: bytes, channels: Sequence[bytes]) -> None:
         self._start_anew_if_forked()
-        if self._link is None:
+        if self._connection is None:
             return  # `_connect` subscribes
         try:
             for start in range(0, len(channels), MOST_CHANNELS):
-                send(self._link, packed(command, *channels[start : start + MOST_CHANNELS]))
+                send(self._connection, packed(command, *channels[start : start + MOST_CHANNELS]))
         except ERRORS:
             self.close()
 
-    def _changed(self, link: Link) -> Collection[str] | None:
+    def _changed(self, connection: RedisConnection) -> Collection[str] | None:
         """Return the ids of which something was announced; `None` if the connection is lost and was opened again."""
         changed = set()
         try:
-            while link.can_read(0):
-                kind, channel = _announced(link.read_response())
+            while connection.can_read(0):
+                kind, channel = _announced(connection.read_response())
                 if kind in (b"message", b"subscribe") and channel in self._watched:
                     changed.add(self._watched[channel])
         except exceptions.ResponseError:
@@ -141,7 +141,7 @@ class RedisSubscription:
     def _is_over(self, until: float) -> bool:
         """Wait for something to be read; return whether the wait is over."""
         left = until - time.monotonic()
-        found = None if self._link is None else socket_of(self._link)
+        found = None if self._connection is None else socket_of(self._connection)
         if found is None:
             return left <= 0
         poller = select.poll()
