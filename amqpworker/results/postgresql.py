@@ -19,8 +19,9 @@ import psycopg
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.logger import get_logger
-from amqpworker.results.postgresql_connection import ANSWER_TIMEOUT, Connection, PostgresLink, Server
+from amqpworker.results.postgresql_connection import ANSWER_TIMEOUT, Connection, Server
 from amqpworker.results.postgresql_errors import is_permanent, reason
+from amqpworker.results.postgresql_link import PostgresLink
 from amqpworker.results.postgresql_put import put_part, put_rows
 from amqpworker.results.postgresql_sql import DELETE, EXPIRE, GET, NOTIFY
 from amqpworker.results.postgresql_subscription import PostgresSubscription

@@ -15,8 +15,9 @@ from struct import error as StructError  # noqa: N812 - a module's own name for 
 import psycopg
 
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results.postgresql_connection import Connection, PostgresLink
+from amqpworker.results.postgresql_connection import Connection
 from amqpworker.results.postgresql_errors import NEVER_STORABLE, ROW_FAULTS, reason
+from amqpworker.results.postgresql_link import PostgresLink
 from amqpworker.results.postgresql_sql import PUT
 from amqpworker.results.postgresql_values import payloads, put_parameters
 from amqpworker.results.row import ResultRow
