@@ -92,7 +92,9 @@ def test_a_call_gets_the_reply_that_is_stored(runs: Runs) -> None:
         ROW._replace(id="another"),
     ],
 )
-def test_a_row_of_another_state_or_without_a_reply_stops_nothing(runs: Runs, row: ResultRow | None) -> None:
+def test_only_a_row_that_is_done_and_has_not_expired_keeps_a_message_from_running(
+    runs: Runs, row: ResultRow | None
+) -> None:
     bench = bench_of(runs, row)
     (outcome,) = taken(bench)
     assert isinstance(outcome, Done)
