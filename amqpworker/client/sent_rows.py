@@ -133,7 +133,7 @@ class _Writer:
         now = time.monotonic()
         if count and now >= self._log_at:
             self._log_at = now + REPEAT_LOG_AFTER
-            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() does not show what it could")
+            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() may show an earlier state")
 
 
 SENT_ROWS: LiveObjects[SentRows] = LiveObjects()

@@ -1,5 +1,5 @@
 """
-Store the results of tasks in one thread: with each commit all that has gathered since the one before.
+Store the results of tasks in one thread, which stores all rows that wait with one commit.
 
 Decides when to try again, and when to stop: once the worker drains, or the broker redelivers the message anyway. What follows a
 commit, or a refusal, is decided by `settle`, which acknowledges nothing before it.
@@ -29,7 +29,7 @@ DOWN_AFTER = 1.0
 """Seconds after the first failed commit, from which on the process starts nothing new."""
 
 MOST_NOTES = 20_000
-"""As many rows wait at most when one is noted that nothing depends on."""
+"""A row that nothing depends on is dropped if this many wait already."""
 
 REPEAT_LOG_AFTER = 60.0
 
@@ -40,10 +40,10 @@ EXPIRE_EVERY = 64
 @dataclass(slots=True, eq=False)
 class StoredRow:
     """
-    A row to store; `on_stored` is called with None once that is done, or with why it may not be.
+    A row to store; `on_stored` is called with None once that is done, or with why it is not known to be.
 
-    If it does not replace one, a reply of the same message that is stored already stays. As long as `is_wanted` returns true it
-    is tried again. A row that is not `needed` is tried once, and its failure is nothing but logged.
+    Unless it `replaces`, a reply of the same message that is stored already stays. It is tried again as long as `is_wanted`
+    returns true. A row that is not `needed` is tried once, and if that fails, it is only logged.
     """
 
     row: ResultRow
@@ -57,8 +57,8 @@ class ResultStorer:
     """
     Stores rows in the order in which they were put; `put` may be called from any thread.
 
-    `store_waiting` is called by one thread, its own once `start` was called. `on_down` is called by it with whether the store has
-    been failing for `DOWN_AFTER` seconds.
+    `store_waiting` is called by one thread: its own, once `start` was called. That thread calls `on_down` with true once the store
+    has been failing for `DOWN_AFTER` seconds, and with false once it works.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ResultStorer:
         self._woken.set()
 
     def note(self, row: ResultRow) -> None:
-        """Store a row soon, if the store can be written then: nothing depends on it. It is dropped if too many wait."""
+        """Store a row that nothing depends on soon, if the store can be written to then; it is dropped if too many wait."""
         if len(self._waiting) < MOST_NOTES:
             self.put(StoredRow(row, _forget, _never, needed=False))
         else:
@@ -195,7 +195,7 @@ class ResultStorer:
         now = self._monotonic()
         if now >= self._log_dropped_at:
             self._log_dropped_at = now + REPEAT_LOG_AFTER
-            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() does not show what it could")
+            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() may show an earlier state")
 
     def _note_success(self, count: int) -> None:
         if self._failing_since is not None:
