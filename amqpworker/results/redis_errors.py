@@ -23,7 +23,7 @@ class Trouble(NamedTuple):
 
 
 _NO_PASSWORD_EXPECTED = Trouble("it asks for no password, and the URL has one", True)
-_NO_SUCH_DATABASE = Trouble("it has no database of this number", True)
+_NO_SUCH_DATABASE = Trouble("it has no database of this number (its setting `databases` limits them)", True)
 _IN_A_CLUSTER = Trouble("it is a node of a cluster, which is not supported: use a server of its own", True)
 
 _BY_CLASS: tuple[tuple[type[BaseException], Trouble], ...] = (
