@@ -2,7 +2,7 @@
 Changes of rows in PostgreSQL, as its notifications report them.
 
 Decides whether notifications arrive at all: through a pooler in transaction mode LISTEN succeeds, and nothing is ever heard. So
-each new connection listens for a notification of our own first, which another connection sends.
+each new connection listens for a notification of our own first, which another connection sends. A standby has none at all.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import suppress
 from uuid import uuid4
 
 import psycopg
+from psycopg import errors
 
 from amqpworker.errors import ResultStoreError
 from amqpworker.lifecycle import Waker
@@ -74,6 +75,9 @@ class PostgresSubscription:
                 self._waker.wait(timeout)
                 return ()
             self._listen()
+        except errors.ReadOnlySqlTransaction:
+            # a standby has no notifications
+            self._become_deaf()
         except BaseException as error:
             self._drop()
             if not isinstance(error, psycopg.Error | OSError):
@@ -124,14 +128,14 @@ class PostgresSubscription:
             if self._test in received:
                 self._test = None
             elif left <= 0:
-                self._become_deaf(connection)
+                with suppress(psycopg.Error):
+                    # a pooler would have the server send what no one hears
+                    connection.execute("UNLISTEN *")
+                self._become_deaf()
             elif received or (self._ends(connection, left) and time.monotonic() < self._heard_by):
                 return
 
-    def _become_deaf(self, connection: Connection) -> None:
-        with suppress(psycopg.Error):
-            # a pooler would have the server send what no one hears
-            connection.execute("UNLISTEN *")
+    def _become_deaf(self) -> None:
         self._drop()
         self._is_deaf = True
         self._on_deaf()

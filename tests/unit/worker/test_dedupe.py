@@ -108,9 +108,10 @@ def test_without_the_option_the_store_is_not_asked(runs: Runs) -> None:
     assert isinstance(taken(bench)[0], Done)
 
 
-def test_it_waits_while_the_store_cannot_be_read(runs: Runs) -> None:
+@pytest.mark.parametrize("error", [ResultStoreError("away"), KeyError("a defect of the store")])
+def test_it_waits_while_the_store_cannot_be_read(runs: Runs, error: Exception) -> None:
     def fail(_: Collection[str]) -> Mapping[str, ResultRow]:
-        raise ResultStoreError("away")
+        raise error
 
     bench = bench_of(runs, None)
     bench.store.get = fail  # type: ignore[method-assign, assignment]
