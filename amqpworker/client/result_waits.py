@@ -200,6 +200,7 @@ class _Reader:
     _read_all_at: float = 0.0
     _is_polling: bool = False
     _has_failed: bool = False
+    _is_away: bool = False
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
@@ -221,7 +222,8 @@ class _Reader:
             hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
             self._note_polling(error)
-            time.sleep(POLL_WITHOUT_HINTS)
+            # a server that is away, or starts, is not asked by each process ten times a second
+            time.sleep(RETRY_AFTER if self._is_away else POLL_WITHOUT_HINTS)
             hint = None
         if hint is None or time.monotonic() >= self._read_all_at:
             self._read_all_at = time.monotonic() + self.subscription.poll_every
@@ -251,11 +253,13 @@ class _Reader:
 
     def _read(self, ids: set[str]) -> None:
         waiting = list(ids)
+        self._is_away = False
         for start in range(0, len(waiting), READ_AT_ONCE):
             portion = waiting[start : start + READ_AT_ONCE]
             try:
                 rows = self._rows_of(portion)
             except ResultStoreError as error:
+                self._is_away = True
                 self._note_error(portion, error)
                 self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
             except Exception as error:  # noqa: BLE001 - as above; each caller raises it

@@ -36,15 +36,16 @@ FIRST_READ = 1.0
 class StoredResults:
     """The rows of one store, and the waits for them; safe to use from many threads."""
 
-    def __init__(self, store: ResultStore) -> None:
+    def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self.store = store
-        self._waits = ResultWaits(store)
+        self._now = now
+        self._waits = ResultWaits(store, now)
         self._sent_rows = SentRows(store)
 
     def row(self, wanted: WantedResult) -> ResultRow | None:
         """Return the row about a message, None if there is none; raises what `ResultStore.get` raises."""
         row = self.store.get((wanted.id,)).get(wanted.id)
-        return row if wanted.is_of(row, time.time()) else None
+        return row if wanted.is_of(row, self._now()) else None
 
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """

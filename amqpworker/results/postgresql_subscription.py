@@ -2,7 +2,8 @@
 Changes of rows in PostgreSQL, as its notifications report them.
 
 Decides whether notifications arrive at all: through a pooler in transaction mode LISTEN succeeds, but none arrives
-(https://www.pgbouncer.org/features.html). So each new connection first waits for a test of ours, which another connection sends.
+(https://www.pgbouncer.org/features.html). So each new connection first waits for a test of ours, which another connection sends. A
+standby has none at all.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import suppress
 from uuid import uuid4
 
 import psycopg
+from psycopg import errors
 
 from amqpworker.errors import ResultStoreError
 from amqpworker.lifecycle import Waker
@@ -80,6 +82,9 @@ class PostgresSubscription:
                 self._waker.wait(timeout)
                 return ()
             self._listen()
+        except errors.ReadOnlySqlTransaction:
+            # a standby has no notifications
+            self._begin_polling()
         except BaseException as error:
             self._drop()
             if not isinstance(error, psycopg.Error | OSError):
@@ -130,15 +135,15 @@ class PostgresSubscription:
             if self._test in received:
                 self._test = None
             elif left <= 0:
-                self._begin_polling(connection)
+                with suppress(psycopg.Error):
+                    # the pooler's connection would keep listening for no one
+                    connection.execute("UNLISTEN *")
+                self._begin_polling()
             elif received or (self._ends(connection, left) and time.monotonic() < self._test_until):
                 return
 
-    def _begin_polling(self, connection: Connection) -> None:
-        """Give up notifications: a pooler does not pass them on."""
-        with suppress(psycopg.Error):
-            # the pooler's connection would keep listening for no one
-            connection.execute("UNLISTEN *")
+    def _begin_polling(self) -> None:
+        """Give up notifications: they do not arrive."""
         self._drop()
         self._must_poll = True
         self._on_missing()

@@ -23,15 +23,10 @@ class InlineResults(StoredResults):
     """The rows of a store in memory, by the clock of the test."""
 
     def __init__(self, store: MemoryStore, clock: VirtualClock) -> None:
-        super().__init__(store)
+        super().__init__(store, clock.now)
         self._clock = clock
         self.worker: InlineWorker | None = None
         """What runs messages, once it is made."""
-
-    def row(self, wanted: WantedResult) -> ResultRow | None:
-        """Return the row about a message, None if there is none."""
-        row = self.store.get((wanted.id,)).get(wanted.id)
-        return row if wanted.is_of(row, self._clock.now()) else None
 
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """Return the row of a message that has ended, None if that takes longer by the clock of the test."""

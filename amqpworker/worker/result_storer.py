@@ -1,8 +1,9 @@
 """
 Store the results of tasks in one thread, which stores all rows that wait with one commit.
 
-Decides when to try again, and when to stop: once the worker drains, or the broker redelivers the message anyway. What follows a
-commit, or a refusal, is decided by `settle`, which acknowledges nothing before it.
+Decides when to try again, and when to stop: once the worker drains, or the broker redelivers the message anyway. A row that cannot
+be stored although the store works does not hold up others: it is tried again alone. What follows a commit, or a refusal, is decided
+by `settle`, which acknowledges nothing before it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ FIRST_PAUSE, MAX_PAUSE = 0.1, 5.0
 DOWN_AFTER = 1.0
 """Seconds after the first failed commit, from which on the process starts nothing new."""
 
+MAX_PAUSE_ALONE = 60.0
+"""Seconds between two attempts to store a row that cannot be stored although the store works."""
+
+PROBE = "aw-probe"
+"""The id of a row that is stored to learn whether the store works."""
+
 MOST_NOTES = 20_000
 """A row that nothing depends on is dropped if this many wait already."""
 
@@ -51,6 +58,9 @@ class StoredRow:
     is_wanted: Callable[[], bool]
     replaces: bool = True
     needed: bool = True
+    attempts_alone: int = 0
+    again_at: float = 0.0
+    """When it is tried again alone, by the monotonic clock."""
 
 
 class ResultStorer:
@@ -68,6 +78,7 @@ class ResultStorer:
         self._now, self._monotonic = clock
         self._on_down = on_down
         self._waiting: deque[StoredRow] = deque()
+        self._aside: deque[StoredRow] = deque()
         self._is_storing = False
         self._is_draining = False
         self._failing_since: float | None = None
@@ -83,7 +94,7 @@ class ResultStorer:
     @property
     def is_idle(self) -> bool:
         """Whether all rows are stored, and what follows is done."""
-        return not (self._waiting or self._is_storing)
+        return not (self._waiting or self._aside or self._is_storing)
 
     def put(self, row: StoredRow) -> None:
         """Store a row soon."""
@@ -120,24 +131,52 @@ class ResultStorer:
             if pause is not None:
                 self._hurry.wait(pause)
             elif not self._waiting:
-                self._woken.wait()
+                self._woken.wait(self._until_alone())
 
     def store_waiting(self) -> float | None:
-        """Store what waits, all at once; return how long to wait before what failed is tried again, None if nothing did."""
+        """Store what waits, all at once; return how long to wait before what failed is tried again, None if the store works."""
         self._is_storing = True
         try:
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
-            failed = self._store_all(taken) if taken else []
-            self._waiting.extendleft(reversed(failed))
+            alone = self._due_alone()
+            taken = [alone] if alone is not None else self._taken()
+            failed, works = self._store_all(taken, alone is not None) if taken else ([], True)
+            if works:
+                self._put_aside(failed)
+            else:
+                self._waiting.extendleft(reversed(failed))
         finally:
             self._is_storing = False
-        if failed:
-            self._failures += 1
-            return backoff(FIRST_PAUSE, MAX_PAUSE, self._failures) * random.uniform(0.5, 1.0)  # noqa: S311
-        return None
+        if works or not failed:
+            return None
+        self._failures += 1
+        return backoff(FIRST_PAUSE, MAX_PAUSE, self._failures) * random.uniform(0.5, 1.0)  # noqa: S311
 
-    def _store_all(self, taken: Sequence[StoredRow]) -> list[StoredRow]:
-        """Store rows, and return those that are to be tried again."""
+    def _taken(self) -> list[StoredRow]:
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_AT_ONCE))]
+
+    def _due_alone(self) -> StoredRow | None:
+        """Remove and return the next row that is to be tried alone, None if none is due."""
+        one = min(self._aside, key=lambda one: one.again_at, default=None)
+        if one is None or not (self._is_draining or one.again_at <= self._monotonic()):
+            return None
+        self._aside.remove(one)
+        return one
+
+    def _put_aside(self, failed: Sequence[StoredRow]) -> None:
+        """Try rows alone later: at once if they have failed together with others."""
+        for one in failed:
+            one.again_at = self._monotonic() + backoff(DOWN_AFTER, MAX_PAUSE_ALONE, one.attempts_alone)
+            one.attempts_alone += 1
+            self._aside.append(one)
+
+    def _until_alone(self) -> float | None:
+        """Return the seconds until a row is tried alone, None if there is none."""
+        if not self._aside:
+            return None
+        return max(0.0, min(one.again_at for one in self._aside) - self._monotonic())
+
+    def _store_all(self, taken: Sequence[StoredRow], alone: bool) -> tuple[list[StoredRow], bool]:
+        """Store rows; return those that are to be tried again, and whether the store works."""
         errors, kept = self._errors_of(taken)
         failed, reason, dropped = [], "", [one for one in taken if not one.needed and one.row.id in errors]
         if dropped:
@@ -153,11 +192,16 @@ class ResultStorer:
                 one.on_stored(error)
             except BaseException as failure:  # other messages wait for this thread
                 log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
-        if reason:
-            self._note_failure(reason, len(failed))
-        elif not dropped or len(dropped) < len(taken):
-            self._note_success(len(taken))
-        return failed
+        if not reason:
+            if not dropped or len(dropped) < len(taken):
+                self._note_success(len(taken))
+            return failed, True
+        log.warning("results_not_stored", waiting=len(failed) + len(self._waiting) + len(self._aside), reason=reason)
+        if any(one.row.id not in errors for one in taken if one not in kept) or self._is_row_at_fault(alone):
+            self._note_success(0)
+            return failed, True
+        self._note_failure(reason)
+        return failed, False
 
     def _errors_of(self, taken: Sequence[StoredRow]) -> tuple[Mapping[str, ResultStoreError], set[StoredRow]]:
         """Put rows; return the errors by their ids, and those that were not put, since there is a reply already."""
@@ -181,11 +225,20 @@ class ResultStorer:
                 kept.add(one)
         return kept
 
-    def _note_failure(self, reason: str, waiting: int) -> None:
+    def _is_row_at_fault(self, alone: bool) -> bool:
+        """Return whether the store works although no row could be stored: for a while, or one alone."""
+        since = self._failing_since
+        if self._is_draining or not (alone or (since is not None and self._monotonic() - since >= DOWN_AFTER)):
+            return False
+        now = self._now()
+        with suppress(Exception):  # it does not work
+            return not self._store.put([ResultRow(PROBE, "done", "", b"", "", now, now + 1.0)])
+        return False
+
+    def _note_failure(self, reason: str) -> None:
         now = self._monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        log.warning("results_not_stored", waiting=waiting + len(self._waiting), reason=reason)
         if self.problem is None and not self._is_draining and now - self._failing_since >= DOWN_AFTER:
             self.problem = reason
             log.error("result_store_down", reason=reason, effect="nothing new is started until results can be stored")

@@ -55,8 +55,9 @@ class StoredChecks:
                 assert row is not None
                 return outcomes.already_done(row.reply)
             return self._cancelled(run, found.get(cancel_id))
-        except (ResultStoreError, ConfigError, UnusableCancel) as error:
-            self._log_not_checked(str(error))
+        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
+            known = isinstance(error, ResultStoreError | ConfigError | UnusableCancel)
+            self._log_not_checked(str(error) if known else f"{type(error).__name__}: {error}")
             return outcomes.NOT_CHECKED
 
     def _is_done(self, row: ResultRow | None) -> bool:

@@ -275,6 +275,15 @@ def test_waiting_for_several_results_lasts_until_the_timeout_by_the_clock_of_the
     assert time.monotonic() - began < 30
 
 
+def test_results_expire_by_the_clock_of_the_test(inline: Inline, note: Any) -> None:
+    sent = note.send("a")
+    assert gather([sent]) == [sent.result()]
+    inline.advance(86_401)
+    for wait in (lambda: sent.result(timeout=1), lambda: gather([sent], timeout=1)):
+        with pytest.raises(ResultTimeout):
+            wait()
+
+
 def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:
     @app.task(name="waits", queue="notes")
     def waits() -> str:

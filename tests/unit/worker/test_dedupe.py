@@ -112,9 +112,10 @@ def test_a_task_without_the_option_does_not_read_the_store(runs: Runs) -> None:
     assert isinstance(taken(bench)[0], Done)
 
 
-def test_a_message_waits_while_the_store_cannot_be_read(runs: Runs) -> None:
+@pytest.mark.parametrize("error", [ResultStoreError("away"), KeyError("a defect of the store")])
+def test_a_message_waits_while_the_store_cannot_be_read(runs: Runs, error: Exception) -> None:
     def fail(_: Collection[str]) -> Mapping[str, ResultRow]:
-        raise ResultStoreError("away")
+        raise error
 
     bench = bench_of(runs, None)
     bench.store.get = fail  # type: ignore[method-assign, assignment]
