@@ -15,7 +15,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, examples, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError, InvalidArguments, ResultStoreError
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import EARLIEST, LATEST, time_text
@@ -33,10 +33,7 @@ results_app = typer.Typer(
     help="Prepare a result store; show, delete and expire results.",
 )
 
-AppChoice = Annotated[
-    str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app whose result store is meant."),
-]
+AppChoice = Annotated[str | None, app_option("The app whose result store is meant.")]
 
 
 @results_app.command(epilog=examples("amqpworker results init --app shop.tasks:app"))
@@ -135,6 +132,9 @@ def delete(
 def expire(app: AppChoice = None, as_json: AsJson = False) -> None:
     """
     Delete all results that have expired. Workers do this as they store new ones; here it is done at once.
+
+    In SQLite and PostgreSQL, it deletes those of other namespaces in the same file or table too: no app returns what has expired.
+    Redis deletes by itself, and 0 are deleted here.
 
     Exit codes: 0 done, also if there were none; 2 the store could not be written to.
     """

@@ -19,6 +19,7 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import backoff, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
+from amqpworker.results.expiry import Expiry
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable
 
@@ -39,9 +40,6 @@ MOST_NOTES = 20_000
 """A row that nothing depends on is dropped if this many wait already."""
 
 REPEAT_LOG_AFTER = 60.0
-
-EXPIRE_EVERY = 64
-"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +73,7 @@ class ResultStorer:
         self, store: ResultStore, clock: Clock = CLOCK, on_down: Callable[[bool], None] = lambda _: None
     ) -> None:
         self._store = store
+        self._expiry = Expiry(store)
         self._now, self._monotonic = clock
         self._on_down = on_down
         self._waiting: deque[StoredRow] = deque()
@@ -83,7 +82,6 @@ class ResultStorer:
         self._is_draining = False
         self._failing_since: float | None = None
         self._failures = 0
-        self._until_expire = 1
         self._log_dropped_at = 0.0
         self._woken = threading.Event()
         self._hurry = threading.Event()
@@ -221,7 +219,7 @@ class ResultStorer:
             found = error.rows
         for one in rows:
             row = found.get(one.row.id)
-            if row is not None and row.reply and row.first_sent == one.row.first_sent and row.expires_at > self._now():
+            if row is not None and row.has_reply_of(one.row, self._now()):
                 kept.add(one)
         return kept
 
@@ -257,11 +255,7 @@ class ResultStorer:
         if self.problem is not None:
             self.problem = None
             self._on_down(False)
-        self._until_expire -= count
-        if self._until_expire <= 0:
-            self._until_expire = EXPIRE_EVERY
-            with suppress(Exception):  # the next time will do
-                self._store.expire(self._now(), 2 * max(count, EXPIRE_EVERY))
+        self._expiry.on_stored(count, self._now())
 
 
 def _forget(_: ResultStoreError | None) -> None:

@@ -88,6 +88,16 @@ def test_expired_results_are_deleted(cli: Callable[[str], Ended], store: SqliteS
     store.put([ROW._replace(id=str(number), expires_at=2.0) for number in range(1500)])
     assert cli("results expire").out == "1501 deleted.\n"
     assert cli("results expire --json").json == {"deleted": 0}
+
+
+def test_expired_results_of_another_namespace_are_deleted_too_and_only_those(
+    cli: Callable[[str], Ended], tmp_path: Path, store: SqliteStore
+) -> None:
+    with closing(SqliteStore(tmp_path / "results.db", "billing")) as other:
+        assert other.put([ROW, ROW._replace(id="old", expires_at=1.0)]) == {}
+        assert cli("results expire").out == "2 deleted.\n"
+        assert other.get(["report-7", "old"]).keys() == {"report-7"}
+    assert "other namespaces" in cli("results expire --help").out
     assert set(store.get(["report-7", "old"])) == {"report-7"}
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.clock import Clock
+from amqpworker.results.expiry import EXPIRE_EVERY
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable, RowsNotReadable
-from amqpworker.worker.result_storer import EXPIRE_EVERY, MOST_AT_ONCE, ResultStorer, StoredRow
+from amqpworker.worker.result_storer import MOST_AT_ONCE, ResultStorer, StoredRow
 from tests.support import wait_until
 from tests.unit.worker.settling import Store
 
