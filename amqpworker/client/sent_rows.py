@@ -39,6 +39,11 @@ class SentRows:
         # At most one of each process: `setdefault` lets one thread decide which.
         self._writers: dict[int, _Writer] = {}
 
+    def __del__(self) -> None:
+        """End the threads of an app that was dropped without a close, once what was put is stored."""
+        for writer in self._writers.values():
+            writer.end_soon()
+
     def put(self, row: ResultRow) -> None:
         """Store a row soon, if the store can be written then; it never raises."""
         process = getpid()
@@ -79,9 +84,12 @@ class _Writer:
         else:
             self.note_lost(1, f"{MOST_WAITING} rows wait for the store already")
 
-    def end(self, timeout: float) -> None:
+    def end_soon(self) -> None:
         self._waiting.put(None)
         self._hurry.put(None)
+
+    def end(self, timeout: float) -> None:
+        self.end_soon()
         try:
             self._ended.get(timeout=max(0.0, timeout))
         except Empty:

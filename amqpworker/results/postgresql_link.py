@@ -55,11 +55,18 @@ class PostgresLink:
         return self._server.place
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Be the only user for the time of a block; raises ResultStoreError if the caller has interrupted a use of its thread."""
+    def turn(self, patience: float = -1.0) -> Iterator[None]:
+        """
+        Be the only user for the time of a block.
+
+        Raises ResultStoreError if the caller has interrupted a use of its thread, or after `patience` seconds, if that is not -1.
+        """
         if self._pid != os.getpid():
             self.start_anew()
-        with self._lock:
+        lock = self._lock
+        if not lock.acquire(timeout=patience):
+            raise ResultStoreError(f"Other threads wait for {self.place}, which did not answer for {patience:g} s.")
+        try:
             if self._in_use:
                 raise ResultStoreError(IN_USE)
             self._in_use = True
@@ -67,6 +74,8 @@ class PostgresLink:
                 yield
             finally:
                 self._in_use = False
+        finally:
+            lock.release()
 
     def run(self, work: Callable[[Connection], _Result], answer_timeout: float = math.inf) -> _Result:
         """
@@ -92,8 +101,8 @@ class PostgresLink:
                     raise
 
     def use(self, work: Callable[[Connection], _Result], answer_timeout: float = math.inf) -> _Result:
-        """Wait for a turn, and run."""
-        with self.turn():
+        """Wait for a turn, no longer than for an answer, and run: callers of a silent server do not wait one after the other."""
+        with self.turn(self._server.answer_timeout):
             return self.run(work, answer_timeout)
 
     def close(self) -> None:

@@ -30,16 +30,24 @@ class InlineResults(StoredResults):
 
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """Return the row of a message that has ended, None if that takes longer by the clock of the test."""
+        row = self._run_for(wanted, seconds)
+        return super().wait(wanted, seconds) if row is None and self._is_run_by_others else row
+
+    async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """As `wait`; in a coroutine of a task, other threads run what is ready meanwhile."""
+        row = self._run_for(wanted, seconds)
+        return await super().await_row(wanted, seconds) if row is None and self._is_run_by_others else row
+
+    def _run_for(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """Run what is ready and what falls due, until a message has ended; return its row, None if it has not."""
         if seconds > 0 and self.worker is not None:
             self.worker.wait_until(lambda: self._ended(wanted) is not None, seconds)
         return self._ended(wanted)
 
-    async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
-        """As `wait`; in a coroutine of a task, other threads run what is ready meanwhile."""
-        row = self.wait(wanted, seconds)
-        if row is None and self.worker is not None and self.worker.is_in_its_loop:
-            return await super().await_row(wanted, seconds)
-        return row
+    @property
+    def _is_run_by_others(self) -> bool:
+        """Whether the caller is a coroutine of a task: another thread runs what is ready then."""
+        return self.worker is not None and self.worker.is_in_its_loop
 
     def waiting_time(self, seconds: float) -> WaitingTime:
         """Return how long waits last, by the clock of the test."""
@@ -47,7 +55,7 @@ class InlineResults(StoredResults):
 
     def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:
         """Begin to wait for a result: it ends now if the message ends within `seconds` by the clock of the test."""
-        row = self.wait(wanted, seconds)
+        row = self._run_for(wanted, seconds)
         if row is None:
             return super().begin(wanted, on_end, seconds)
         on_end(row)

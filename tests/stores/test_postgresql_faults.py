@@ -161,6 +161,28 @@ def test_a_server_that_is_stopped_keeps_no_caller_for_long(postgres: PostgresSer
     assert impatient.put([row("a")]) == {}
 
 
+def test_a_server_that_is_stopped_does_not_keep_callers_one_after_the_other(
+    postgres: PostgresServer, impatient: PostgresStore
+) -> None:
+    postgres.freeze()
+    try:
+        began = time.monotonic()
+        threads = [threading.Thread(target=error_of_get, args=(impatient,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert time.monotonic() - began < 10, "each would wait two seconds for its connection"
+    finally:
+        postgres.thaw()
+    assert get(impatient, "before") == b"1"
+
+
+def error_of_get(store: PostgresStore) -> None:
+    with pytest.raises(ResultStoreError):
+        store.get(["before"])
+
+
 def test_attempts_that_wait_for_a_locked_table_do_not_add_up(
     postgres: PostgresServer, database: str, impatient: PostgresStore
 ) -> None:

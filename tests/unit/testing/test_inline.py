@@ -275,6 +275,19 @@ def test_waiting_for_several_results_lasts_until_the_timeout_by_the_clock_of_the
     assert time.monotonic() - began < 30
 
 
+def test_a_coroutine_of_a_task_that_blocks_for_results_gets_them(app: App, inline: Inline, note: Any) -> None:
+    @app.task(name="slow", queue="notes")
+    def slow(number: int) -> int:
+        threading.Event().wait(0.05)
+        return number
+
+    @app.task(name="blocks", queue="notes", retry=None)
+    async def blocks() -> list[int]:
+        return [slow.send(1).result(), *gather([slow.send(2), slow.send(3)])]
+
+    assert blocks.call() == [1, 2, 3]
+
+
 def test_results_expire_by_the_clock_of_the_test(inline: Inline, note: Any) -> None:
     sent = note.send("a")
     assert gather([sent]) == [sent.result()]
