@@ -126,6 +126,7 @@ mutants: setup ## mutation tests: break the code in known ways; the tests must c
 bench: setup ## measure against other libraries on the same node; writes bench/results.md
 	@scripts/rabbitmq.sh
 	@scripts/golang.sh
+	@scripts/stores.sh
 	bench/run.sh $(ARGS)
 
 clean: ## stop this checkout's nodes and remove what was made

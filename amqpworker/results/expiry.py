@@ -10,8 +10,14 @@ from contextlib import suppress
 
 from amqpworker.results.store import ResultStore
 
-EXPIRE_EVERY = 64
-"""After this many rows, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
+EXPIRE_AFTER = 64
+"""After this many rows expired ones are deleted, at most twice as many: the store shrinks, and no deletion is long."""
+
+MOST = 10_000
+"""As many rows are deleted at once at most."""
+
+PAUSE = 0.25
+"""Seconds from one deletion to the next: each is a transaction, of which a busy worker has hundreds a second."""
 
 
 class Expiry:
@@ -19,13 +25,14 @@ class Expiry:
 
     def __init__(self, store: ResultStore) -> None:
         self._store = store
-        self._left = 1
+        self._stored = EXPIRE_AFTER
+        self._last = 0.0
 
     def on_stored(self, count: int, now: float) -> None:
         """Note that this many rows were stored, and delete expired ones if enough were; a failure is ignored."""
-        self._left -= count
-        if self._left <= 0:
-            self._left = EXPIRE_EVERY
+        self._stored += count
+        if self._stored > EXPIRE_AFTER and not 0 <= now - self._last < PAUSE:
+            stored, self._stored, self._last = self._stored, 0, now
             # The next time will do; a store of another package may raise anything.
             with suppress(Exception):
-                self._store.expire(now, 2 * max(count, EXPIRE_EVERY))
+                self._store.expire(now, min(2 * stored, MOST))

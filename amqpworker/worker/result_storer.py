@@ -97,7 +97,9 @@ class ResultStorer:
     def put(self, row: StoredRow) -> None:
         """Store a row soon."""
         self._waiting.append(row)
-        self._woken.set()
+        # It locks, and many threads put; the storing thread clears it before it looks for rows.
+        if not self._woken.is_set():
+            self._woken.set()
 
     def note(self, row: ResultRow) -> None:
         """Store a row that nothing depends on soon, if the store can be written to then; it is dropped if too many wait."""

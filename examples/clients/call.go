@@ -32,9 +32,7 @@ func call(queue, body string) (any, error) {
 	message := amqp.Publishing{Type: "shop.welcome", MessageId: id, CorrelationId: id, ReplyTo: replyTo}
 	message.ContentType, message.DeliveryMode, message.Body = "application/json", amqp.Persistent, []byte(body)
 	message.Headers = amqp.Table{"aw-expires": time.Now().UTC().Add(timeout).Format("2006-01-02T15:04:05.000Z")}
-	if err := channel.Publish("amqpworker.tasks", queue, true, false, message); err != nil {
-		return nil, err
-	}
+	must(0, channel.Publish("amqpworker.tasks", queue, true, false, message))
 	select {
 	case content := <-replies:
 		reply := map[string]any{}
@@ -42,7 +40,10 @@ func call(queue, body string) (any, error) {
 			return reply["value"], err
 		}
 		return nil, fmt.Errorf("%v: %v: %v", reply["reason"], reply["error_type"], reply["error"])
-	case <-returns:
+	case _, open := <-returns:
+		if !open {
+			return nil, fmt.Errorf("the connection was lost; the task may have run")
+		}
 		return nil, fmt.Errorf("there is no queue %s", queue)
 	case <-time.After(timeout):
 		return nil, fmt.Errorf("no reply in %v; the task may have run", timeout)
@@ -58,8 +59,7 @@ func main() {
 	right, count := make(chan bool), map[bool]int{}
 	for user := range [100]int{} {
 		go func(user int) {
-			value := must(call("welcomes", fmt.Sprintf(`{"user_id": %d}`, user)))
-			right <- value == fmt.Sprintf("user %d was welcomed in en", user)
+			right <- must(call("welcomes", fmt.Sprintf(`{"user_id": %d}`, user))) == fmt.Sprintf("user %d was welcomed in en", user)
 		}(user)
 	}
 	for range [100]int{} {
