@@ -1,5 +1,8 @@
-# A Debian release in a root of its own, `root`, with its RabbitMQ, its Valkey and its Python; to be sourced by scripts that need root.
+# A Debian release in a root of its own, `root`, with its RabbitMQ, its databases and its Python; to be sourced by scripts that need
+# root.
 source scripts/apt.sh
+
+PACKAGES=(rabbitmq-server valkey-server postgresql ca-certificates curl python3 python3-venv openssl procps)
 
 is_installed() {
     type -P debootstrap unshare >/dev/null # `command -v` is content with one of several
@@ -19,12 +22,12 @@ make_root() {
         echo "Another release of Debian can be entered by root only: run this as root." >&2
         exit 1
     }
-    [[ -e $root/ready && -e $root/usr/bin/python3 && -e $root/usr/bin/valkey-server ]] && return
+    # `ready` holds what was installed: a list of today has more than one of yesterday
+    [[ -e $root/usr/bin/python3 && $(cat "$root/ready" 2>/dev/null) == "${PACKAGES[*]}" ]] && return
     rm -rf "$root"
     mkdir -p "$root"
-    echo "Fetching Debian $suite with its RabbitMQ, its Valkey and its Python (a minute) …"
-    debootstrap --variant=minbase --include=rabbitmq-server,valkey-server,ca-certificates,python3,python3-venv,openssl,procps \
-        "$suite" "$root" >"$root.log" 2>&1 || {
+    echo "Fetching Debian $suite with its RabbitMQ, its databases and its Python (a minute or two) …"
+    debootstrap --variant=minbase --include="$(IFS=, && echo "${PACKAGES[*]}")" "$suite" "$root" >"$root.log" 2>&1 || {
         tail -5 "$root.log" >&2
         exit 1
     }
@@ -35,6 +38,7 @@ make_root() {
         printf '#!/bin/sh\nexec chroot %q /%s "$@"\n' "$root" "$found" >"$root/scripts/$program"
         chmod +x "$root/scripts/$program"
     done
+    chroot "$root" apt-get clean
     cp /etc/hosts "$root/etc/hosts"
-    touch "$root/ready"
+    echo "${PACKAGES[*]}" >"$root/ready"
 }

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from amqpworker.testing.processes import free_ports
 from tests.cli import environment
 from tests.conftest import fresh_vhost
@@ -64,6 +66,13 @@ class Terminal:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
+def answers(address: str) -> bool:
+    try:
+        return httpx.get(f"http://{address}/").status_code == 404
+    except httpx.TransportError:
+        return False
+
+
 def test_the_example_is_started_as_its_page_shows_and_shows_the_result_of_an_order(
     own_node: Node, tmp_path: Path
 ) -> None:
@@ -79,8 +88,7 @@ def test_the_example_is_started_as_its_page_shows_and_shows_the_result_of_an_ord
         migrated = terminal.run(migrate)
         assert migrate.prints(migrated), migrated
         with terminal.started(worker), terminal.started(server):
-            log = folder / "runserver.log"
-            wait_until(lambda: "Quit the server" in log.read_text(), 30, "the server runs")
+            wait_until(lambda: answers(terminal.address), 40, "the server runs")
             placed = terminal.run(place)
             assert place.prints(placed + "\n"), placed
             wait_until(lambda: show.prints(terminal.run(show) + "\n"), 30, "the order has its invoice")
