@@ -116,21 +116,25 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """
-    Delete what is stored of messages. It asks if there is more than one id.
+    Delete what is stored of messages, also what an integration keeps of them. It asks if there is more than one id.
 
     Exit codes: 0 deleted, also if nothing was stored; 1 you did not agree; 2 the store could not be written to.
     """
+    from amqpworker.results.row import record_id
+
     ids = list(dict.fromkeys(task_ids))
     with _store(app) as store:
         if len(ids) > 1 and not agreed(f"Delete the results of {len(ids)} messages?", yes):
             raise typer.Exit(1)
-        found = store.get(ids)
-        store.delete(ids)
+        rows = [*ids, *map(record_id, ids)]
+        found = store.get(rows)
+        store.delete(rows)
+    deleted = {one: one in found or record_id(one) in found for one in ids}
     if as_json:
-        write_json([{"id": one, "deleted": one in found} for one in ids])
+        write_json([{"id": one, "deleted": was_there} for one, was_there in deleted.items()])
         return
-    for one in ids:
-        write(f"{printable(one)}: {'deleted' if one in found else 'nothing was stored'}")
+    for one, was_there in deleted.items():
+        write(f"{printable(one)}: {'deleted' if was_there else 'nothing was stored'}")
 
 
 @results_app.command(epilog=examples("amqpworker results expire --app shop.tasks:app"))

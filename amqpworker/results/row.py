@@ -12,6 +12,16 @@ from typing import NamedTuple
 _RANKS = {"sent": 0, "running": 1}
 ENDED = 2
 
+RECORD = "record"
+"""The state of a row that an integration keeps beside that of a message: `contrib.django` has the arguments of tasks there."""
+
+RECORD_PREFIX = "aw-record:"
+
+
+def record_id(task_id: str) -> str:
+    """Return the id of such a row."""
+    return f"{RECORD_PREFIX}{task_id}"
+
 
 class ResultRow(NamedTuple):
     """

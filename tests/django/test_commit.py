@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 
@@ -95,10 +97,50 @@ def test_without_a_transaction_a_message_is_sent_at_once(site: Site) -> None:
 def test_in_manual_transaction_management_a_message_is_refused(site: Site) -> None:
     transaction.set_autocommit(False)
     try:
-        with pytest.raises(transaction.TransactionManagementError, match="on_commit"):
+        site.models.Order.objects.create()
+        with pytest.raises(
+            transaction.TransactionManagementError, match=r"shop\.tasks\.add cannot be sent .* transaction"
+        ):
             send_on_commit(unroutable("manual"))
+        with pytest.raises(transaction.TransactionManagementError, match="on_commit=False in TASKS"):
+            site.tasks.add.enqueue(1)
     finally:
+        transaction.rollback()
         transaction.set_autocommit(True)
+
+
+def test_a_coroutine_below_a_transaction_sends_after_the_commit(site: Site, worker: Program) -> None:
+    async def order() -> Any:
+        made = await site.models.Order.objects.acreate()
+        return await site.tasks.complete.aenqueue(made.pk)
+
+    with transaction.atomic():
+        result = async_to_sync(order)()
+        with pytest.raises(TaskResultDoesNotExist):
+            site.tasks.complete.get_result(result.id)
+    assert finished(result).status == "SUCCESSFUL"
+
+
+def test_in_a_coroutine_a_function_with_a_transaction_sends_after_its_commit(site: Site, worker: Program) -> None:
+    def order() -> Any:
+        with transaction.atomic():
+            result = site.tasks.complete.enqueue(site.models.Order.objects.create().pk)
+            with pytest.raises(Undone), transaction.atomic():
+                dropped.append(site.tasks.add.enqueue(1))
+                raise Undone
+            return result
+
+    async def view() -> tuple[Any, Any]:
+        by_function = await sync_to_async(order)()
+        at_once = await site.tasks.complete.aenqueue(0)
+        assert at_once.enqueued_at is not None
+        return by_function, at_once
+
+    dropped: list[Any] = []
+    for result in asyncio.run(view()):
+        assert finished(result).status == "SUCCESSFUL"
+    with pytest.raises(TaskResultDoesNotExist):
+        site.tasks.add.get_result(dropped[0].id)
 
 
 def test_with_on_commit_false_a_task_is_sent_at_once(site: Site) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 
 from amqpworker.app import App
 
@@ -26,6 +26,17 @@ class AmqpWorkerConfig(AppConfig):
     def __init__(self, app_name: str, app_module: Any) -> None:
         super().__init__(app_name, app_module)
         self._made: dict[str, App] = {}
+
+    def ready(self) -> None:
+        """Show results in the admin, if the project has it: on its default site."""
+        if apps.is_installed("django.contrib.admin"):
+            # Both need apps that are loaded.
+            from django.contrib import admin
+
+            from amqpworker.contrib.django.models import Result
+            from amqpworker.contrib.django.result_pages import ResultAdmin
+
+            admin.site.register(Result, ResultAdmin)
 
     def app_of(self, key: str, make: Callable[[], App]) -> App:
         """Return the app with this key, the same for all threads."""

@@ -2,7 +2,8 @@
 The backend for `TASKS` of Django: tasks of Django are sent and run as tasks of amqpworker.
 
 Decides how a task of Django is registered: when Django validates it, under the path of its function. `task_runs` decides what
-happens in workers, `request_record` what is stored.
+happens in workers, `request_record` what is stored, `shown_result` what of it
+Django is shown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from django.utils.module_loading import import_string
 from amqpworker.app import App
 from amqpworker.contrib.django.django_options import app_for, checked_options
 from amqpworker.contrib.django.on_commit import after_commit
-from amqpworker.contrib.django.request_record import RequestRecord, get_record, put_record, record_of, result_of
+from amqpworker.contrib.django.request_record import RequestRecord, get_stored, put_record, record_of
+from amqpworker.contrib.django.shown_result import result_of, set_enqueued, time_shown
 from amqpworker.contrib.django.task_runs import Runs
 from amqpworker.contrib.django.tasks_api import (
     DEFAULT_TASK_PRIORITY,
@@ -47,7 +49,11 @@ class AmqpWorkerTask(Task):
     retry: PolicySpec = DEFAULT
     time_limit: LimitSpec = None
     hard_limit: LimitSpec = None
+    isolated: bool = False
     throws: ThrowsSpec = ()
+
+
+OPTIONS = ("retry", "time_limit", "hard_limit", "isolated", "throws")
 
 
 class AmqpWorkerBackend(BaseTaskBackend):
@@ -86,9 +92,9 @@ class AmqpWorkerBackend(BaseTaskBackend):
         known = self.app.tasks.get(path)
         if known is None:
             runs = Runs(self.app, task, type(self))
-            options = {name: getattr(task, name) for name in ("retry", "time_limit", "hard_limit", "throws")}
+            options = {name: getattr(task, name) for name in OPTIONS}
             try:
-                made = self.app.task(name=path, queue=task.queue_name, **options)(runs.function())
+                made = self.app.task(name=path, queue=task.queue_name, track=True, **options)(runs.function())
             except AmqpWorkerError as error:
                 raise InvalidTask(f"Task {path}: {error}") from error
             made.on_success(runs.on_success)
@@ -126,7 +132,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
         except (ResultStoreError, ConfigError) as error:
             log.warning("record_failed", task=message.task, id=message.id, reason=str(error))
         self.app.send(message)
-        object.__setattr__(result, "enqueued_at", datetime.fromisoformat(str(record.enqueued_at)))
+        set_enqueued(result, record)
         task_enqueued.send_robust(sender=type(self), task_result=result)
 
     def get_result(self, result_id: str) -> Any:
@@ -143,14 +149,14 @@ class AmqpWorkerBackend(BaseTaskBackend):
                 f"The app of TASKS[{self.alias!r}] stores no results: give it a store, such as "
                 f"OPTIONS={{'results': 'sqlite:///results.db'}}."
             )
-        record, row = get_record(self.app, str(result_id))
+        stored = get_stored(self.app, str(result_id))
+        record = stored.record
         if record is None:
             raise TaskResultDoesNotExist(
                 f"There is no task with id {result_id}: it is not sent yet, or its result has expired."
             )
-        task = import_string(record.task)
-        after = None if record.run_after is None else datetime.fromisoformat(record.run_after)
-        return result_of(replace(task, queue_name=record.queue, run_after=after), str(result_id), record, row)
+        task = replace(import_string(record.task), queue_name=record.queue, run_after=time_shown(record.run_after))
+        return result_of(task, str(result_id), record, stored.row)
 
 
 def app_of_backend(alias: str) -> App:

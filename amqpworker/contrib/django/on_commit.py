@@ -12,6 +12,7 @@ from typing import Any
 from weakref import WeakSet
 
 from django.db import connections, transaction
+from django.db.transaction import TransactionManagementError
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from amqpworker.app import App
@@ -46,6 +47,11 @@ def after_commit(send: Callable[[], object], message: Message[Any], using: str |
     if not connection.in_atomic_block and connection.get_autocommit():
         send()
         return
+    if not connection.in_atomic_block:
+        raise TransactionManagementError(
+            f"{message.task} cannot be sent after a commit: the database {connection.alias!r} is in manual transaction management"
+            " (autocommit is off). Use transaction.atomic(), or send at once: app.send(…), or the option on_commit=False in TASKS."
+        )
     # Those of this transaction that were not rolled back with a savepoint.
     earlier = [one[1] for one in connection.run_on_commit if isinstance(one[1], _Sending)]
     group = earlier[-1].group if earlier else _Group()

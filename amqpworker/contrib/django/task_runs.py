@@ -19,7 +19,8 @@ from typing import Any
 from amqpworker.app import App
 from amqpworker.broker.labels import process_name
 from amqpworker.contrib.django.database_connections import closing_old
-from amqpworker.contrib.django.request_record import RequestRecord, finish, get_record, put_record, result_of
+from amqpworker.contrib.django.request_record import RequestRecord, Stored, get_stored, put_record
+from amqpworker.contrib.django.shown_result import finish, result_of, running_row
 from amqpworker.contrib.django.tasks_api import TaskContext, task_finished, task_started
 from amqpworker.errors import ConfigError, ResultStoreError, RetryLater
 from amqpworker.log.logger import get_logger
@@ -63,29 +64,27 @@ class Runs:
 
     def _begin(self, args: list[Any], kwargs: dict[str, Any]) -> RequestRecord:
         run = current()
-        known = None
+        stored = Stored()
         try:
-            known, _ = get_record(self.app, run.id)
-        except ResultStoreError as error:
+            stored = get_stored(self.app, run.id)
+        except (ResultStoreError, ConfigError) as error:
             log.warning("record_failed", task=run.task, id=run.id, reason=str(error))
-        record = (known or self._new(args, kwargs, run.queue)).begun(process_name(), run.attempt)
-        self._put(run.id, record)
+        record = stored.record
+        if record is None or stored.is_old:
+            record = record or self._new(args, kwargs, run.queue)
+            self._put(run.id, record)
         with closing_old():
-            task_started.send_robust(sender=self.sender, task_result=self._result(run.id, record))
+            task_started.send_robust(sender=self.sender, task_result=self._running(record))
         return record
 
     def _fail(self, record: RequestRecord, error: Exception) -> None:
-        if isinstance(error, RetryLater):
-            self._put(current().id, record.postponed())
-            return
-        kind = type(error)
+        run, kind = current(), type(error)
         text = "".join(traceback.format_exception(error))
-        self._put(current().id, record.failed(f"{kind.__module__}.{kind.__qualname__}", text))
+        failure = None if isinstance(error, RetryLater) else (f"{kind.__module__}.{kind.__qualname__}", text)
+        self._put(run.id, record.ended(run.attempt, process_name(), run.started, failure))
 
     def _context(self, record: RequestRecord) -> tuple[Any, ...]:
-        if not self.task.takes_context:
-            return ()
-        return (TaskContext(task_result=self._result(current().id, record)),)
+        return (TaskContext(task_result=self._running(record)),) if self.task.takes_context else ()
 
     def _new(self, args: list[Any], kwargs: dict[str, Any], queue: str) -> RequestRecord:
         return RequestRecord(task=self.task.module_path, args=args, kwargs=kwargs, queue=queue)
@@ -96,8 +95,10 @@ class Runs:
         except (ResultStoreError, ConfigError) as error:
             log.warning("record_failed", task=record.task, id=task_id, reason=str(error))
 
-    def _result(self, task_id: str, record: RequestRecord) -> Any:
-        return result_of(self.task, task_id, record)
+    def _running(self, record: RequestRecord) -> Any:
+        run = current()
+        row = running_row(run.task, run.id, run.attempt, process_name(), run.started)
+        return result_of(self.task, run.id, record, row)
 
     # ---- hooks ------------------------------------------------------------------------------------------------------
 
@@ -111,8 +112,9 @@ class Runs:
 
     def _finished(self, task_id: str, body: bytes, queue: str, succeeded: bool, value: Any) -> None:
         with closing_old():
-            record, row = get_record(self.app, task_id)
-            result = result_of(self.task, task_id, record or self._new(**json.loads(body), queue=queue), row)
+            stored = get_stored(self.app, task_id)
+            record = stored.record or self._new(**json.loads(body), queue=queue)
+            result = result_of(self.task, task_id, record, stored.row)
             if not result.is_finished:
                 finish(result, succeeded, value, datetime.now(UTC))
             task_finished.send_robust(sender=self.sender, task_result=result)

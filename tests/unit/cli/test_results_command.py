@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.results.row import ResultRow
+from amqpworker.results.row import RECORD, ResultRow, record_id
 from amqpworker.results.sqlite import SqliteStore
 from tests.cli import Ended, run_here
 
@@ -82,6 +82,20 @@ def test_one_result_is_deleted_at_once_and_several_only_by_agreement(
         {"id": "other", "deleted": True},
     ]
     assert store.get(["report-7", "other"]) == {}
+
+
+def test_what_an_integration_keeps_of_a_message_is_deleted_with_it(
+    cli: Callable[[str], Ended], store: SqliteStore
+) -> None:
+    kept = [ROW._replace(id=record_id(one), state=RECORD) for one in ("report-7", "sent", "stays")]
+    assert store.put(kept) == {}
+    assert "state:       record\n" in cli("results show aw-record:stays").out
+    assert cli("results delete report-7 sent never --yes --json").json == [
+        {"id": "report-7", "deleted": True},
+        {"id": "sent", "deleted": True},
+        {"id": "never", "deleted": False},
+    ]
+    assert set(store.get([row.id for row in kept])) == {"aw-record:stays"}
 
 
 def test_expired_results_are_deleted(cli: Callable[[str], Ended], store: SqliteStore) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
 from django.db import connection
 from django.dispatch import receiver
 
+from amqpworker import RetryLater, current
 from amqpworker.contrib.django.tasks_api import PACKAGE, task_finished, task_started
 from shop.models import Order, Signalled
 
@@ -51,6 +53,49 @@ def fails(text: str) -> None:
 def slow() -> None:
     for _ in range(600):
         time.sleep(0.05)  # the limit is raised between two of them
+
+
+@task(hard_limit=0.5, retry=None)
+def hangs() -> None:
+    time.sleep(60)
+
+
+@task(throws=(KeyError,), retry=[0.1] * 3)
+def expected() -> None:
+    raise KeyError("sold out")
+
+
+@task(takes_context=True, retry=[1.2])
+async def waits_between(context: Any) -> str:
+    """Fail at first; a second passes before the next attempt."""
+    if context.attempt == 1:
+        raise LookupError("not yet")
+    return f"{context.attempt} of {context.task_result.id}"
+
+
+@task(takes_context=True)
+def later(context: Any, count: bool) -> int:
+    """Ask for a later run once."""
+    seen, _ = Signalled.objects.get_or_create(signal="later", task_id=context.task_result.id)
+    if not seen.status:
+        seen.status = "postponed"
+        seen.save()
+        raise RetryLater(1.2, count=count)
+    return int(context.attempt)
+
+
+@task(isolated=True, retry=[0.1])
+def crashes(times: int) -> str:
+    """End the process in the first runs."""
+    run = Signalled.objects.create(signal="crash", task_id=current().id)
+    if Signalled.objects.filter(signal="crash", task_id=run.task_id).count() <= times:
+        os._exit(7)
+    return "survived"
+
+
+@task(retry=None)
+def returns_a_set() -> set[int]:
+    return {1}
 
 
 @task
