@@ -2,7 +2,7 @@
 # root.
 source scripts/apt.sh
 
-PACKAGES=(rabbitmq-server valkey-server postgresql ca-certificates curl python3 python3-venv openssl procps)
+PACKAGES=(rabbitmq-server postgresql redis-server valkey-server ca-certificates curl python3 python3-venv openssl procps)
 
 is_installed() {
     type -P debootstrap unshare >/dev/null # `command -v` is content with one of several
