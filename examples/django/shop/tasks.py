@@ -1,15 +1,7 @@
 """The worker imports the module `tasks` of each app in INSTALLED_APPS."""
 
-try:
-    from django.tasks import task
-    from django.tasks.exceptions import TaskResultDoesNotExist
-except ImportError:  # Django 5.2
-    from django_tasks import task
-    from django_tasks.exceptions import TaskResultDoesNotExist
-
+from amqpworker.contrib.django import task
 from shop.models import Order
-
-__all__ = ["TaskResultDoesNotExist", "write_invoice"]
 
 CENTS = 120
 

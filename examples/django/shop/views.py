@@ -4,7 +4,12 @@ from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
 
 from shop.models import Order
-from shop.tasks import TaskResultDoesNotExist, write_invoice
+from shop.tasks import write_invoice
+
+try:
+    from django.tasks.exceptions import TaskResultDoesNotExist
+except ImportError:  # Django 5.2
+    from django_tasks.exceptions import TaskResultDoesNotExist
 
 
 @require_POST
