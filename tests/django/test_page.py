@@ -38,6 +38,14 @@ django.setup()
 from shop import reports
 from shop.models import Order
 shown = [reports.status_of(one) for one in json.loads(sys.argv[1])]
+if all(one[0] == "SUCCESSFUL" for one in shown):
+    from django.contrib.auth.models import User
+    from django.test import Client
+    admin = Client()
+    admin.force_login(User.objects.create_superuser("admin"))
+    page = admin.get("/admin/amqpworker/result/", headers={"host": "localhost"})
+    listed = [row.id for row, _ in page.context_data["rows"]]
+    assert sorted(listed) == sorted(json.loads(sys.argv[1])), listed
 print(json.dumps([shown, list(Order.objects.values_list("pk", "is_confirmed"))]))
 """
 
@@ -59,15 +67,16 @@ def test_the_project_of_the_page_places_orders_and_confirms_them(own_node: Node,
     with fresh_vhost(own_node, "page") as broker:
         environ = environment(broker.url, PYTHONPATH=f"{ROOT}:{tmp_path}", DJANGO_SETTINGS_MODULE="mysite.settings")
 
-        def run(*arguments: str) -> str:
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
             return subprocess.run(
                 [sys.executable, *arguments], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True
-            ).stdout
+            )
 
         migrate, work = (command.line.split() for command in commands(PAGE))
         run("manage.py", "makemigrations", "shop")
         run(*migrate[1:])
-        ids = json.loads(run("-c", PROGRAM))
+        assert "Ran 1 test in" in run("manage.py", "test").stderr
+        ids = json.loads(run("-c", PROGRAM).stdout)
         log = tmp_path / "worker.log"
         with (
             log.open("w") as out,
@@ -75,7 +84,9 @@ def test_the_project_of_the_page_places_orders_and_confirms_them(own_node: Node,
         ):
             try:
                 expected = [[["SUCCESSFUL", [1], 1], ["SUCCESSFUL", [2], 1]], [[1, True], [2, True]]]
-                wait_until(lambda: json.loads(run("-c", SHOW, json.dumps(ids))) == expected, 40, "orders are confirmed")
+                wait_until(
+                    lambda: json.loads(run("-c", SHOW, json.dumps(ids)).stdout) == expected, 40, "orders are confirmed"
+                )
                 process.send_signal(signal.SIGTERM)
                 assert Program(process, log).end(40) == 0, log.read_text()
             finally:

@@ -11,8 +11,6 @@ from typing import Any
 
 from django.apps import AppConfig, apps
 
-from amqpworker.app import App
-
 LABEL = "amqpworker"
 
 
@@ -25,7 +23,7 @@ class AmqpWorkerConfig(AppConfig):
 
     def __init__(self, app_name: str, app_module: Any) -> None:
         super().__init__(app_name, app_module)
-        self._made: dict[str, App] = {}
+        self._kept: dict[str, Any] = {}
 
     def ready(self) -> None:
         """Show results in the admin, if the project has it: on its default site."""
@@ -38,8 +36,8 @@ class AmqpWorkerConfig(AppConfig):
 
             admin.site.register(Result, ResultAdmin)
 
-    def app_of(self, key: str, make: Callable[[], App]) -> App:
-        """Return the app with this key, the same for all threads."""
-        # Without a lock, since `make` imports modules, which have locks of their own: of two apps, the first one stays.
-        found = self._made.get(key)
-        return found if found is not None else self._made.setdefault(key, make())
+    def kept(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what this process keeps with this key, the same for all threads: an app, and what belongs to it."""
+        # Without a lock, since `make` imports modules, which have locks of their own: of two, the first one stays.
+        found = self._kept.get(key)
+        return found if found is not None else self._kept.setdefault(key, make())

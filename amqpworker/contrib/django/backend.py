@@ -18,9 +18,9 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from amqpworker.app import App
-from amqpworker.contrib.django.django_options import app_for, checked_options
+from amqpworker.contrib.django.django_options import checked_options, project_app
 from amqpworker.contrib.django.on_commit import after_commit
-from amqpworker.contrib.django.request_record import RequestRecord, get_stored, put_record, record_of
+from amqpworker.contrib.django.request_record import RequestRecord, get_stored
 from amqpworker.contrib.django.shown_result import result_of, set_enqueued, time_shown
 from amqpworker.contrib.django.task_runs import Runs
 from amqpworker.contrib.django.tasks_api import (
@@ -32,14 +32,11 @@ from amqpworker.contrib.django.tasks_api import (
     task_backends,
     task_enqueued,
 )
-from amqpworker.errors import AmqpWorkerError, ConfigError, ResultStoreError
-from amqpworker.log.logger import get_logger
+from amqpworker.errors import AmqpWorkerError, SendError, Unconfirmed
 from amqpworker.model.message import Message, new_id
 from amqpworker.policies.expected_errors import ThrowsSpec
 from amqpworker.policies.retry import DEFAULT, PolicySpec
 from amqpworker.policies.time_limit import LimitSpec
-
-log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,8 @@ class AmqpWorkerBackend(BaseTaskBackend):
     def __init__(self, alias: str, params: Mapping[str, Any]) -> None:
         super().__init__(alias, params)
         self._options = checked_options(alias, self.options)
-        self.app = app_for(alias, self._options)
+        kept = project_app(alias, self._options)
+        self.app, self._records = kept.app, kept.records
         self.supports_get_result = self.app.results is not None
         for queue in sorted(self.queues):
             self.app.queue(queue)
@@ -126,12 +124,13 @@ class AmqpWorkerBackend(BaseTaskBackend):
         return result
 
     def _send(self, message: Message[Any], run_after: datetime | None, result: Any) -> None:
-        record = record_of(message, run_after)
+        record = self._records.put(message, run_after)
         try:
-            put_record(self.app, message.id, record)
-        except (ResultStoreError, ConfigError) as error:
-            log.warning("record_failed", task=message.task, id=message.id, reason=str(error))
-        self.app.send(message)
+            self.app.send(message)
+        except SendError as error:
+            if not isinstance(error, Unconfirmed):  # else it may have been sent
+                self._records.forget(message.id)
+            raise
         set_enqueued(result, record)
         task_enqueued.send_robust(sender=type(self), task_result=result)
 

@@ -18,6 +18,7 @@ from django.db.utils import DEFAULT_DB_ALIAS
 from amqpworker.app import App
 from amqpworker.contrib.django.apps import LABEL
 from amqpworker.contrib.django.database_connections import database_connections
+from amqpworker.contrib.django.sender_records import SenderRecords
 from amqpworker.errors import ConfigError
 from amqpworker.routing.topology import DEFAULT_NAMESPACE
 from amqpworker.worker.app_loader import split_target
@@ -54,7 +55,15 @@ def checked_options(alias: str, given: Mapping[str, Any]) -> BackendOptions:
     return BackendOptions(**given)
 
 
-def app_for(alias: str, options: BackendOptions) -> App:
+@dataclass(frozen=True, slots=True)
+class ProjectApp:
+    """The app of a backend, and the records of what is enqueued with it."""
+
+    app: App
+    records: SenderRecords
+
+
+def project_app(alias: str, options: BackendOptions) -> ProjectApp:
     """Return the app of a backend, the same for all threads; raises ImproperlyConfigured if there is none."""
     try:
         config = apps.get_app_config(LABEL)
@@ -62,11 +71,11 @@ def app_for(alias: str, options: BackendOptions) -> App:
         raise ImproperlyConfigured(
             "Add 'amqpworker.contrib.django' to INSTALLED_APPS: TASKS uses its backend."
         ) from None
-    app: App = config.app_of(f"{alias} {options!r}", lambda: _made(alias, options))
-    return app
+    kept: ProjectApp = config.kept(f"{alias} {options!r}", lambda: _made(alias, options))
+    return kept
 
 
-def _made(alias: str, options: BackendOptions) -> App:
+def _made(alias: str, options: BackendOptions) -> ProjectApp:
     try:
         if options.app is not None:
             app = _named(options.app)
@@ -76,7 +85,7 @@ def _made(alias: str, options: BackendOptions) -> App:
         raise ImproperlyConfigured(f"TASKS[{alias!r}]['OPTIONS']: {error}") from error
     if database_connections not in app.middleware:
         app.middleware = (database_connections, *app.middleware)
-    return app
+    return ProjectApp(app, SenderRecords(app))
 
 
 def _named(target: str) -> App:

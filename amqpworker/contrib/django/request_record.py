@@ -9,7 +9,7 @@ present attempt and the result. What Django is shown of both is decided by `show
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -105,7 +105,7 @@ def get_stored(app: App, task_id: str) -> Stored:
     if row is None and left < (KEPT - 1) * _ttl(app):
         return Stored()  # the row of the message has expired
     is_old = left < (KEPT - RENEWED_AFTER) * _ttl(app)
-    return Stored(RequestRecord(**json.loads(found.reply)), row, is_old)
+    return Stored(_decoded(found.reply), row, is_old)
 
 
 def record_of(message: Message[Any], run_after: datetime | None) -> RequestRecord:
@@ -113,6 +113,12 @@ def record_of(message: Message[Any], run_after: datetime | None) -> RequestRecor
     body = json.loads(message.body)
     after = None if run_after is None else run_after.isoformat()
     return RequestRecord(task=message.task, **body, queue=message.queue, enqueued_at=now_text(), run_after=after)
+
+
+def _decoded(data: bytes) -> RequestRecord:
+    # A later version may have stored more.
+    known = {one.name for one in fields(RequestRecord)}
+    return RequestRecord(**{name: value for name, value in json.loads(data).items() if name in known})
 
 
 def _ttl(app: App) -> float:

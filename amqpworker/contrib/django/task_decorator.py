@@ -33,6 +33,7 @@ def task(
     retry: PolicySpec = DEFAULT,
     time_limit: LimitSpec = None,
     hard_limit: LimitSpec = None,
+    isolated: bool = False,
     throws: ThrowsSpec = (),
 ) -> Callable[[Callable[..., Any]], Any]: ...
 
@@ -47,12 +48,13 @@ def task(  # noqa: PLR0913 - keyword options are the interface here
     retry: PolicySpec = DEFAULT,
     time_limit: LimitSpec = None,
     hard_limit: LimitSpec = None,
+    isolated: bool = False,
     throws: ThrowsSpec = (),
 ) -> Any:
     """
     Make a function a task of Django; the backend must be that of amqpworker.
 
-    `retry`, `time_limit`, `hard_limit` and `throws` are as in `@app.task`.
+    `retry`, `time_limit`, `hard_limit`, `isolated` and `throws` are as in `@app.task`.
 
     Raises:
         InvalidTask: the function or an option is not possible for a task.
@@ -69,6 +71,7 @@ def task(  # noqa: PLR0913 - keyword options are the interface here
             retry=retry,
             time_limit=time_limit,
             hard_limit=hard_limit,
+            isolated=isolated,
             throws=throws,
         )
 
