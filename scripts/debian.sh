@@ -1,5 +1,5 @@
-# A Debian release in a root of its own, `root`, with its RabbitMQ, its databases and its Python; to be sourced by scripts that need
-# root.
+# A Debian release in a root of its own, `root`, with its RabbitMQ, its databases and its Python; to be sourced by scripts that
+# need root.
 source scripts/apt.sh
 
 PACKAGES=(rabbitmq-server postgresql redis-server valkey-server ca-certificates curl python3 python3-venv openssl procps)

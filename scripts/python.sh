@@ -11,7 +11,7 @@ version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_inf
 wheels=$root/wheels
 needs=$root/needs
 
-# What the package and its tests need with that Python, without the package itself: pip would judge the markers by the Python outside.
+# What the package and its tests need with that Python, without the package itself: pip would judge markers by the Python outside.
 rm -rf "$needs.new"
 mkdir "$needs.new"
 .venv/bin/python - "$version" "$needs.new" <<'END'
