@@ -8,6 +8,7 @@ SECRET_KEY = "for this example only"
 INSTALLED_APPS = ["amqpworker.contrib.django", "shop"]
 ROOT_URLCONF = "shop.urls"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATABASES = {
     "default": {
