@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from amqpworker.model.cancel import STORED_PREFIX
 from amqpworker.results.row import RECORD_PREFIX, ResultRow
+from amqpworker.results.store import ResultStore
 
 EXAMINED = 10_000
 """Rows of a table, of all namespaces, that one listing reads at most, so that it is as fast in a large one."""
@@ -21,7 +22,7 @@ NOT_LISTED = (f"{STORED_PREFIX}%", f"{RECORD_PREFIX}%")
 
 
 @runtime_checkable
-class RowListing(Protocol):
+class RowListing(ResultStore, Protocol):
     """A result store that can list its rows."""
 
     def latest(self, most: int, now: float, usual_ttl: float, state: str = "") -> Sequence[ResultRow]:

@@ -82,6 +82,7 @@ def test_the_latest_results_of_a_store_are_listed_by_state(admin: Client, stores
     text = page.content.decode()
     assert "5 of 20 half way" in text
     assert "&lt;b&gt;" in text
+    assert "ValueError: no stock" in text
     assert rows_of(admin.get(LIST, {"backend": "sqlite", "state": "done"})) == [("5", "done"), ("2", "done")]
     assert "There are no results." in admin.get(LIST, {"backend": "sqlite", "state": "cancelled"}).content.decode()
 
@@ -98,7 +99,7 @@ def test_a_result_is_looked_up_by_its_id_and_shown_with_all_that_is_stored(
         assert part in shown["1"]
     assert "[42]" in shown["2"]
     assert "2026-03-01 02:00:00" in shown["2"]  # in the time zone of the project
-    for part in ("ValueError no stock", "line 7", "a/b ?&lt;i&gt;"):
+    for part in ("ValueError: no stock", "line 7", "a/b ?&lt;i&gt;"):
         assert part in shown["a/b ?<i>"]
     assert "sent" in shown["4"]
     assert "<h2>Reply</h2>" in shown["5"]

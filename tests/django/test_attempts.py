@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.utils import timezone
 
 from amqpworker.contrib.django.backend import app_of_backend
+from amqpworker.contrib.django.request_record import RequestRecord, put_record
 from amqpworker.contrib.django.tasks_api import InvalidTask, TaskResultDoesNotExist
 from amqpworker.errors import ResultStoreError
 from tests.cli import run_here
@@ -45,6 +46,15 @@ def test_between_two_attempts_a_task_is_ready_with_the_error_of_the_first(site: 
     assert result.last_attempted_at > first
 
 
+def test_a_coroutine_that_has_run_for_too_long_is_ready_for_its_next_attempt(site: Site, worker: Program) -> None:
+    result = site.tasks.slow_at_first.enqueue()
+    until(result, "READY", 1)
+    assert classes(result) == ["TimeLimitExceeded"]
+    assert "asyncio.sleep(60)" in result.errors[0].traceback
+    assert finished(result).return_value == 2
+    assert (result.attempts, len(result.errors)) == (2, 1)
+
+
 @pytest.mark.parametrize(("count", "attempts"), [(True, 2), (False, 1)])
 def test_a_task_that_asks_to_run_later_is_ready_until_then_without_an_error(
     site: Site, worker: Program, count: bool, attempts: int
@@ -66,10 +76,24 @@ def test_a_run_whose_process_ends_is_repeated(site: Site, worker: Program) -> No
     assert (site.models.Signalled.objects.filter(task_id=crashed.id).count(), crashed.attempts) == (3, 1)
 
 
+def test_a_run_that_ends_its_worker_process_is_repeated(site: Site, worker: Program) -> None:
+    result = finished(site.tasks.exits_once.enqueue())
+    assert result.return_value == 2
+    assert (result.attempts, result.errors) == (1, [])
+
+
 def test_a_hard_limit_ends_a_task(site: Site, worker: Program) -> None:
     result = finished(site.tasks.hangs.enqueue())
     assert (result.status, result.attempts, classes(result)) == ("FAILED", 1, ["TaskFailed"])
     assert "0.5 s" in result.errors[0].traceback
+
+
+def test_a_task_that_is_cancelled_has_failed_without_an_attempt(site: Site, worker: Program) -> None:
+    result = site.tasks.add.using(run_after=timezone.now() + timedelta(minutes=5)).enqueue(1)
+    app_of_backend("default").pending.cancel(result.id)
+    assert finished(result).status == "FAILED"
+    assert (result.attempts, result.started_at, classes(result)) == (0, None, ["TaskFailed"])
+    assert "cancelled" in result.errors[0].traceback
 
 
 def test_an_expected_error_is_not_retried(site: Site, worker: Program) -> None:
@@ -139,6 +163,16 @@ def test_a_wrong_option_of_a_task_is_named(site: Site, options: dict[str, Any], 
 
     with pytest.raises(InvalidTask, match=rf"Task shop\.tasks\.note_nothing.*{text}"):
         task(**options)(site.tasks.note_nothing)
+
+
+def test_a_result_of_what_the_project_has_no_longer_is_shown_as_far_as_possible(site: Site) -> None:
+    app = app_of_backend("default")
+    put_record(app, "moved", RequestRecord(task="shop.tasks.add", args=[1], kwargs={}, queue="gone"))
+    found = site.tasks.add.get_result("moved")
+    assert (found.status, found.args, found.task.queue_name) == ("READY", [1], "default")
+    put_record(app, "removed", RequestRecord(task="shop.tasks.gone", args=[1], kwargs={}, queue="default"))
+    with pytest.raises(TaskResultDoesNotExist, match=r"of shop\.tasks\.gone, which does not exist"):
+        site.tasks.add.get_result("removed")
 
 
 def test_the_program_shows_and_deletes_what_is_stored_of_a_task(

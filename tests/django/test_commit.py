@@ -25,7 +25,8 @@ class Undone(Exception):
 def unroutable(message_id: str) -> Message[Any]:
     """Return a message to a queue that does not exist, which the broker returns."""
     task = task_backends["default"].app.tasks["shop.tasks.add"]
-    return task.options(queue="nowhere", id=message_id).message([1], {})
+    made: Message[Any] = task.options(queue="nowhere", id=message_id).message([1], {})
+    return made
 
 
 def test_a_task_is_sent_after_the_commit_of_its_transaction(site: Site, worker: Program) -> None:

@@ -139,7 +139,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
         Return what the result store has of a task: from its sending until `result_ttl` after it has ended.
 
         Raises:
-            TaskResultDoesNotExist: it has nothing: not sent yet, or expired.
+            TaskResultDoesNotExist: it has nothing: not sent yet, or expired; or the task does not exist any more.
             ResultStoreError: it cannot be read.
             ImproperlyConfigured: the app stores no results.
         """
@@ -154,8 +154,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(
                 f"There is no task with id {result_id}: it is not sent yet, or its result has expired."
             )
-        task = replace(import_string(record.task), queue_name=record.queue, run_after=time_shown(record.run_after))
-        return result_of(task, str(result_id), record, stored.row)
+        return result_of(_task_of(record, result_id), str(result_id), record, stored.row)
 
 
 def app_of_backend(alias: str) -> App:
@@ -166,6 +165,19 @@ def app_of_backend(alias: str) -> App:
             f"TASKS[{alias!r}] has another backend than 'amqpworker.contrib.django.AmqpWorkerBackend'."
         )
     return backend.app
+
+
+def _task_of(record: RequestRecord, result_id: str) -> Any:
+    try:
+        task = import_string(record.task)
+    except ImportError as error:
+        raise TaskResultDoesNotExist(
+            f"The result {result_id} is of {record.task}, which does not exist any more."
+        ) from error
+    try:
+        return replace(task, queue_name=record.queue, run_after=time_shown(record.run_after))
+    except InvalidTask:
+        return task  # QUEUES has no longer the queue that it was sent to
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -30,6 +30,9 @@ MOST = 100
 MAX_SHOWN = 20_000
 """Characters of a value or an argument list: more would make the page slow."""
 
+MAX_IN_LIST = 200
+"""Characters of an error in the list."""
+
 STATES = ("sent", "running", "done", "failed", "cancelled")
 
 
@@ -40,10 +43,12 @@ class ListedRow:
     id: str
     state: str
     task: str
+    started: datetime | None
     stored: datetime | None
     attempt: int
     worker: str
     progress: str
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +70,15 @@ def apps_with_results() -> dict[str, App]:
 
 
 def latest(app: App, state: str) -> Sequence[ListedRow] | None:
-    """Return the latest rows, None if the store cannot list them; raises what `RowListing.latest` raises."""
+    """Return the latest rows, None if the store cannot list them; raises what `ResultStore.get` raises."""
     store = app.store()
     if not isinstance(store, RowListing):
         return None
     now = datetime.now(UTC).timestamp()
-    return [_listed(row) for row in store.latest(MOST, now, app.settings.result_ttl, state)]
+    rows = store.latest(MOST, now, app.settings.result_ttl, state)
+    # Replies of failures are of a bounded size.
+    failed = store.get([row.id for row in rows if row.state == "failed"])
+    return [_listed(row, _error(failed[row.id].reply) if row.id in failed else "") for row in rows]
 
 
 def details(app: App, task_id: str) -> Details | None:
@@ -87,9 +95,18 @@ def details(app: App, task_id: str) -> Details | None:
     return shown
 
 
-def _listed(row: ResultRow) -> ListedRow:
+def _listed(row: ResultRow, error: str) -> ListedRow:
     task_id, state, task, worker = map(encodable, (row.id, row.state, row.task, row.worker))
-    return ListedRow(task_id, state, task, _time(row.stored_at), row.attempt, worker, _progress(row))
+    started, stored = _time(row.started_at), _time(row.stored_at)
+    return ListedRow(task_id, state, task, started, stored, row.attempt, worker, _progress(row), error)
+
+
+def _error(data: bytes) -> str:
+    try:
+        reply = decode_reply(data)
+    except MalformedReply:
+        return ""
+    return encodable(cut(": ".join(filter(None, (reply.error_type, reply.text))) or reply.reason, MAX_IN_LIST))
 
 
 def _add_row(shown: Details, task_id: str, record: RequestRecord | None, row: ResultRow | None) -> None:
@@ -136,7 +153,7 @@ def _add_reply(shown: Details, data: bytes) -> None:
         shown.texts.append(("Value", _text((reply.value or b"null").decode())))
     else:
         shown.fields.extend(
-            [("Reason", reply.reason), ("Error", " ".join(filter(None, (reply.error_type, reply.text))))]
+            [("Reason", reply.reason), ("Error", ": ".join(filter(None, (reply.error_type, reply.text))))]
         )
         if reply.traceback:
             shown.texts.append(("Traceback", _text(reply.traceback)))

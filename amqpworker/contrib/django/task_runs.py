@@ -22,7 +22,7 @@ from amqpworker.contrib.django.database_connections import closing_old
 from amqpworker.contrib.django.request_record import RequestRecord, Stored, get_stored, put_record
 from amqpworker.contrib.django.shown_result import finish, result_of, running_row
 from amqpworker.contrib.django.tasks_api import TaskContext, task_finished, task_started
-from amqpworker.errors import ConfigError, ResultStoreError, RetryLater
+from amqpworker.errors import ConfigError, ResultStoreError, RetryLater, TimeLimitExceeded
 from amqpworker.log.logger import get_logger
 from amqpworker.model.dead_letter import DeadLetter
 from amqpworker.worker.context import Run, current
@@ -46,6 +46,12 @@ class Runs:
                 record = await asyncio.to_thread(self._begin, args, kwargs)
                 try:
                     return await self.task.func(*self._context(record), *args, **kwargs)
+                except asyncio.CancelledError as error:
+                    if current().time_left == 0:
+                        over = TimeLimitExceeded()
+                        over.__cause__ = error
+                        await asyncio.to_thread(self._fail, record, over)
+                    raise
                 except Exception as error:
                     await asyncio.to_thread(self._fail, record, error)
                     raise

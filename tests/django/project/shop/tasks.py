@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from typing import Any
@@ -65,12 +66,19 @@ def expected() -> None:
     raise KeyError("sold out")
 
 
-@task(takes_context=True, retry=[1.2])
+@task(takes_context=True, retry=[2.0])
 async def waits_between(context: Any) -> str:
-    """Fail at first; a second passes before the next attempt."""
+    """Fail at first; two seconds pass before the next attempt."""
     if context.attempt == 1:
         raise LookupError("not yet")
     return f"{context.attempt} of {context.task_result.id}"
+
+
+@task(takes_context=True, time_limit=0.2, retry=[2.0])
+async def slow_at_first(context: Any) -> int:
+    if context.attempt == 1:
+        await asyncio.sleep(60)
+    return int(context.attempt)
 
 
 @task(takes_context=True)
@@ -80,7 +88,7 @@ def later(context: Any, count: bool) -> int:
     if not seen.status:
         seen.status = "postponed"
         seen.save()
-        raise RetryLater(1.2, count=count)
+        raise RetryLater(2.0, count=count)
     return int(context.attempt)
 
 
@@ -91,6 +99,16 @@ def crashes(times: int) -> str:
     if Signalled.objects.filter(signal="crash", task_id=run.task_id).count() <= times:
         os._exit(7)
     return "survived"
+
+
+@task(retry=None)
+def exits_once() -> int:
+    """End the worker process in the first run."""
+    runs = Signalled.objects.filter(signal="exit", task_id=current().id)
+    Signalled.objects.create(signal="exit", task_id=current().id)
+    if runs.count() == 1:
+        os._exit(7)
+    return runs.count()
 
 
 @task(retry=None)
