@@ -1,8 +1,9 @@
-# A Debian release in a root of its own, `root`, with its RabbitMQ, its databases and its Python; to be sourced by scripts that
-# need root.
+# A Debian release in a root of its own, `root`, with its servers and its Python; to be sourced by scripts that need root.
 source scripts/apt.sh
 
-PACKAGES=(rabbitmq-server postgresql redis-server valkey-server ca-certificates curl python3 python3-venv openssl procps)
+PACKAGES=(rabbitmq-server valkey-server ca-certificates python3 python3-venv openssl procps)
+# What else is needed by tests that run inside: those with the Python of trixie.
+INSIDE=(postgresql redis-server curl)
 
 is_installed() {
     type -P debootstrap unshare >/dev/null # `command -v` is content with one of several
@@ -15,7 +16,8 @@ refuse() {
 
 # make_root SUITE: fetches the release once, and sets `root` to its folder.
 make_root() {
-    local suite=$1
+    local suite=$1 packages=("${PACKAGES[@]}")
+    [[ $suite != trixie ]] || packages+=("${INSIDE[@]}")
     root=$PWD/.amqpworker/debian-$suite
     install_packages is_installed refuse debootstrap
     [[ $(id -u) == 0 ]] || {
@@ -23,11 +25,11 @@ make_root() {
         exit 1
     }
     # `ready` holds what was installed: a list of today has more than one of yesterday
-    [[ -e $root/usr/bin/python3 && $(cat "$root/ready" 2>/dev/null) == "${PACKAGES[*]}" ]] && return
+    [[ -e $root/usr/bin/python3 && $(cat "$root/ready" 2>/dev/null) == "${packages[*]}" ]] && return
     rm -rf "$root"
     mkdir -p "$root"
-    echo "Fetching Debian $suite with its RabbitMQ, its databases and its Python (a minute or two) …"
-    debootstrap --variant=minbase --include="$(IFS=, && echo "${PACKAGES[*]}")" "$suite" "$root" >"$root.log" 2>&1 || {
+    echo "Fetching Debian $suite with its servers and its Python (a minute or two) …"
+    debootstrap --variant=minbase --include="$(IFS=, && echo "${packages[*]}")" "$suite" "$root" >"$root.log" 2>&1 || {
         tail -5 "$root.log" >&2
         exit 1
     }
@@ -40,5 +42,5 @@ make_root() {
     done
     chroot "$root" apt-get clean
     cp /etc/hosts "$root/etc/hosts"
-    echo "${PACKAGES[*]}" >"$root/ready"
+    echo "${packages[*]}" >"$root/ready"
 }
