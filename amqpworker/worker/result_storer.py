@@ -20,7 +20,7 @@ from amqpworker.lifecycle import backoff, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
 from amqpworker.results.expiry import Expiry
-from amqpworker.results.row import ResultRow
+from amqpworker.results.row import ResultRow, record_id
 from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable
 
 log = get_logger(__name__)
@@ -33,7 +33,7 @@ DOWN_AFTER = 1.0
 MAX_PAUSE_ALONE = 60.0
 """Seconds between two attempts to store a row that cannot be stored although the store works."""
 
-PROBE = "aw-probe"
+PROBE = record_id("aw-probe")
 """The id of a row that is stored to learn whether the store works."""
 
 MOST_NOTES = 20_000
@@ -177,31 +177,44 @@ class ResultStorer:
 
     def _store_all(self, taken: Sequence[StoredRow], alone: bool) -> tuple[list[StoredRow], bool]:
         """Store rows; return those that are to be tried again, and whether the store works."""
-        errors, kept = self._errors_of(taken)
-        failed, reason, dropped = [], "", [one for one in taken if not one.needed and one.row.id in errors]
+        by_id, kept = self._errors_of(taken)
+        errors = {one: None if one in kept else by_id.get(one.row.id) for one in taken}
+        failed = [one for one, error in errors.items() if _may_pass(one, error)]
+        again = {one for one in failed if not self._is_draining and one.is_wanted()}
+        for one, error in errors.items():
+            if one not in again:
+                self._end(one, error)
+        return [one for one in failed if one in again], self._note_outcome(errors, failed, kept, alone)
+
+    def _end(self, one: StoredRow, error: ResultStoreError | None) -> None:
+        try:
+            one.on_stored(error)
+        except BaseException as failure:  # other messages wait for this thread
+            log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
+
+    def _note_outcome(
+        self,
+        errors: Mapping[StoredRow, ResultStoreError | None],
+        failed: Sequence[StoredRow],
+        kept: set[StoredRow],
+        alone: bool,
+    ) -> bool:
+        """Log what could not be stored, and note and return whether the store works."""
+        dropped = [str(error) for one, error in errors.items() if error is not None and not one.needed]
         if dropped:
-            self._note_dropped(len(dropped), str(errors[dropped[0].row.id]))
-        for one in taken:
-            error = None if one in kept else errors.get(one.row.id)
-            if error is not None and one.needed and not isinstance(error, ResultNotStorable):
-                reason = reason or str(error)
-                if not self._is_draining and one.is_wanted():
-                    failed.append(one)
-                    continue
-            try:
-                one.on_stored(error)
-            except BaseException as failure:  # other messages wait for this thread
-                log.error("internal_error", id=one.row.id, task=one.row.task, exc_info=failure)
-        if not reason:
-            if not dropped or len(dropped) < len(taken):
-                self._note_success(len(taken))
-            return failed, True
+            self._note_dropped(len(dropped), dropped[0])
+        if not failed:
+            if len(dropped) < len(errors):
+                self._note_success(len(errors))
+            return True
+        reason = str(errors[failed[0]])
         log.warning("results_not_stored", waiting=len(failed) + len(self._waiting) + len(self._aside), reason=reason)
-        if any(one.row.id not in errors for one in taken if one not in kept) or self._is_row_at_fault(alone):
+        some_are_stored = any(error is None for one, error in errors.items() if one not in kept)
+        if some_are_stored or self._is_row_at_fault(alone):
             self._note_success(0)
-            return failed, True
+            return True
         self._note_failure(reason)
-        return failed, False
+        return False
 
     def _errors_of(self, taken: Sequence[StoredRow]) -> tuple[Mapping[str, ResultStoreError], set[StoredRow]]:
         """Put rows; return the errors by their ids, and those that were not put, since there is a reply already."""
@@ -258,6 +271,11 @@ class ResultStorer:
             self.problem = None
             self._on_down(False)
         self._expiry.on_stored(count, self._now())
+
+
+def _may_pass(one: StoredRow, error: ResultStoreError | None) -> bool:
+    """Return whether a row may be stored later."""
+    return error is not None and one.needed and not isinstance(error, ResultNotStorable)
 
 
 def _forget(_: ResultStoreError | None) -> None:
