@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.lifecycle import ThreadLimitReached, start_thread
+from amqpworker.lifecycle import LiveObjects, ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
@@ -84,9 +84,11 @@ class ResultWaits:
     def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._now = now
-        self._start_anew()
+        self.start_anew()
+        WAITS.add(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Start without waits, as in a forked child: those that are there are of its parent."""
         self._pid = os.getpid()
         self._incoming: deque[ResultWait] = deque()
         self._open: set[ResultWait] = set()
@@ -98,8 +100,8 @@ class ResultWaits:
 
     def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
         """Begin to wait for a result: `on_end` gets its row, or an error that will not pass; raises ResultStoreError without a thread."""
-        if self._pid != os.getpid():
-            self._start_anew()
+        if self._pid != os.getpid():  # forked in a way that Python does not see
+            self.start_anew()
         wait = ResultWait(wanted, on_end)
         self._open.add(wait)
         self._incoming.append(wait)
@@ -179,6 +181,18 @@ class ResultWaits:
     def _taken(self) -> Iterable[ResultWait]:
         while self._incoming:
             yield self._incoming.popleft()
+
+
+WAITS: LiveObjects[ResultWaits] = LiveObjects()
+
+
+def _after_in_child() -> None:
+    # not by the first of its threads that waits: another one may wait at the same moment
+    for waits in WAITS.all():
+        waits.start_anew()
+
+
+os.register_at_fork(after_in_child=_after_in_child)
 
 
 @dataclass(slots=True)

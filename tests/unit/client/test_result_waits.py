@@ -332,6 +332,31 @@ def test_a_forked_child_waits_with_a_thread_of_its_own(results: StoredResults, w
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+def test_threads_of_a_forked_child_that_wait_at_once_all_get_their_results(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    writer.put([row(f"{number}", number) for number in range(8)])
+    assert sent(results, "0").result() == 0
+    begin = threading.Barrier(8)
+
+    def wait(number: int) -> int:
+        begin.wait()
+        return sent(results, f"{number}").result(PATIENCE)
+
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(20)
+                sys.setswitchinterval(1e-6)
+                with ThreadPoolExecutor(8) as pool:
+                    code = 0 if list(pool.map(wait, range(8))) == list(range(8)) else 1
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 # ---- coroutines
 
 
