@@ -7,6 +7,7 @@ Decides that a worker which fails, or does not stop as it should, fails the test
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import ConfigError
@@ -56,10 +57,16 @@ class Workers:
         return worker
 
     def stop(self) -> None:
-        """Stop all of them, the last one first; raises AssertionError if one ended with another exit code than 0."""
-        codes = [worker.stop() for worker in reversed(self._started)]
-        self._started.clear()
+        """Stop all of them, the last one first; raises AssertionError if one does not stop, or not with exit code 0."""
+        codes: list[int] = []
+        with ExitStack() as stopping:
+            while self._started:
+                stopping.callback(self._stop_one, self._started.pop(0), codes)
         if any(codes):
             raise AssertionError(
                 f"A worker ended with exit code {next(filter(None, codes))}, not 0: the log shows why."
             )
+
+    @staticmethod
+    def _stop_one(worker: LocalWorker | WorkerPool, codes: list[int]) -> None:
+        codes.append(worker.stop())
