@@ -1,7 +1,7 @@
 """
 Wait for the results of several messages at once.
 
-Decides the order in which they are given: `as_completed` yields each as soon as it has ended, `gather` all in the order of the input.
+Decides their order: `as_completed` yields each as soon as it has ended, `gather` returns all in the order of the input.
 """
 
 from __future__ import annotations

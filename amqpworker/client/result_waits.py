@@ -25,10 +25,12 @@ from amqpworker.results.store import ResultStore, RowsNotReadable, Subscription
 
 log = get_logger(__name__)
 
-IDLE = 10.0
+IDLE_TIMEOUT = 10.0
 """Seconds without a wait after which the thread ends."""
 
 POLL_WITHOUT_HINTS = 0.1
+"""Seconds between reads as long as the subscription fails."""
+
 RETRY_AFTER = 0.5
 """Seconds after which a store that could not be read is read again."""
 
@@ -79,7 +81,7 @@ class ResultWait:
 
 
 class ResultWaits:
-    """The waits for results in one store; all is safe to use from many threads, and after a fork."""
+    """The waits for results in one store; safe to use from many threads, and after a fork."""
 
     def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -99,7 +101,12 @@ class ResultWaits:
         self._threads: dict[str, threading.Thread] = {}
 
     def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` gets its row, or an error that will not pass; raises ResultStoreError without a thread."""
+        """
+        Begin to wait for a result: `on_end` gets its row, or an error that will not pass.
+
+        Raises:
+            ResultStoreError: the system refuses the thread that waits.
+        """
         if self._pid != os.getpid():  # forked in a way that Python does not see
             self.start_anew()
         wait = ResultWait(wanted, on_end)
@@ -168,7 +175,7 @@ class ResultWaits:
                 reader.forget_abandoned()
             if reader.waits:
                 reader.read_changed()
-            elif self._is_closing or not self._woken.wait(IDLE):
+            elif self._is_closing or not self._woken.wait(IDLE_TIMEOUT):
                 break
         with suppress(Exception):
             subscription.close()
@@ -216,7 +223,7 @@ class _Reader:
             self.waits.setdefault(wait.wanted.id, []).append(wait)
         if taken:
             added = {wait.wanted.id for wait in taken}
-            with suppress(Exception):  # that rows cannot be reported is found when it waits
+            with suppress(Exception):  # a failure shows again when it waits for a change
                 self.subscription.watch(added)
             self._read(added)
         for wait in taken:
@@ -228,9 +235,9 @@ class _Reader:
         try:
             hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
-            self._note(error)
+            self._note_polling(error)
             # a server that is away, or starts, is not asked by each process ten times a second
-            threading.Event().wait(RETRY_AFTER if self._is_away else POLL_WITHOUT_HINTS)
+            time.sleep(RETRY_AFTER if self._is_away else POLL_WITHOUT_HINTS)
             hint = None
         if hint is None or time.monotonic() >= self._read_all_at:
             self._read_all_at = time.monotonic() + self.subscription.poll_every
@@ -239,7 +246,8 @@ class _Reader:
         else:
             self._read({one for one in hint if one in self.waits})
 
-    def _note(self, error: Exception) -> None:
+    def _note_polling(self, error: Exception) -> None:
+        """Log once that the store reports no changes."""
         if not self._is_polling:
             self._is_polling = True
             log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
@@ -247,9 +255,10 @@ class _Reader:
     def forget_abandoned(self) -> None:
         """End waits whose callers have ended."""
         for task_id, waits in list(self.waits.items()):
-            self._keep(task_id, [wait for wait in waits if not wait.is_abandoned])
+            self._replace_waits(task_id, [wait for wait in waits if not wait.is_abandoned])
 
-    def _keep(self, task_id: str, waits: list[ResultWait]) -> None:
+    def _replace_waits(self, task_id: str, waits: list[ResultWait]) -> None:
+        """Replace the waits for a row; without any, its changes need not be reported."""
         if waits:
             self.waits[task_id] = waits
         elif self.waits.pop(task_id, None) is not None:
@@ -288,12 +297,13 @@ class _Reader:
         return rows
 
     def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
+        """Keep the error of a read, None if it has succeeded, for callers whose time is over before the next one."""
         self._has_failed = self._has_failed or error is not None
         for wait in [wait for one in ids for wait in self.waits.get(one, ())]:
             wait.error = error
 
     def _end(self, task_id: str, result: ResultRow | Exception) -> None:
-        """End the waits for a row, those that it is about."""
+        """End the waits for a row that it is about, or all of them with an error."""
         kept = []
         for wait in self.waits.get(task_id, ()):
             if isinstance(result, ResultRow) and not (result.reply and wait.wanted.is_of(result, self.now())):
@@ -301,4 +311,4 @@ class _Reader:
             else:
                 self.on_closed(wait)
                 wait.on_end(result)
-        self._keep(task_id, kept)
+        self._replace_waits(task_id, kept)

@@ -26,7 +26,7 @@ from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultStore
 
 LONGEST_SLICE = 0.5
-"""Seconds: a signal that another thread receives does not end a wait of this one, so that its handler would not run."""
+"""Seconds that the main thread waits at once: handlers of signals that another thread receives run only between such waits."""
 
 LOOK_EVERY = 0.005
 FIRST_READ = 1.0
@@ -71,6 +71,8 @@ class StoredResults:
 
     async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """As `wait`, without blocking the event loop."""
+        if seconds <= 0:
+            return _ended(await asyncio.to_thread(self.row, wanted))
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         handover, ended = handover_to_this_loop(), list[ResultRow | Exception]()
 
@@ -78,8 +80,6 @@ class StoredResults:
             ended.append(result)
             handover.put(partial(set_done, future))
 
-        if seconds <= 0:
-            return _ended(await asyncio.to_thread(self.row, wanted))
         waiting, wait = WaitingTime(seconds), self._waits.add(wanted, on_end)
         try:
             await wait_until_done(future, seconds)

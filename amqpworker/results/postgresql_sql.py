@@ -7,6 +7,8 @@ rows that another process has locked are left to it. Nothing here needs psycopg,
 
 from __future__ import annotations
 
+from amqpworker.results.row_listing import EXAMINED
+
 TABLE = "amqpworker_results"
 CHANNEL = "amqpworker_results"
 
@@ -14,10 +16,10 @@ SCHEMA_VERSION = 1
 MARK = "amqpworker results, version "
 """A table is ours if its comment begins with this; the version follows."""
 
-# A constant of ours: who creates the table waits for others that do.
+# The number means this table: a process that creates it waits for others that do.
 LOCK = "SELECT pg_advisory_xact_lock(7026920345617524562)"
 
-# FROM a table: it locks that, and so sees a table that was created since the transaction began
+# Reading pg_class locks it, and with a lock a session takes notice of a table that was created since the transaction began.
 FIND = f"SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass('{TABLE}')"  # noqa: S608
 
 CREATE = f"""\
@@ -55,7 +57,8 @@ BEGIN;
 COLUMNS = "id, state, task, reply, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
 _REPLACED = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS.split(", ")[1:], "rank"))
 
-# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip; what follows WITH is always executed.
+# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip. The INSERT is executed although nothing
+# reads its result: https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
 PUT = f"""
 WITH stored AS (
     INSERT INTO {TABLE} AS known (namespace, {COLUMNS}, rank)
@@ -69,6 +72,16 @@ SELECT count(pg_notify('{CHANNEL}', payload)) FROM unnest(%s::text[]) AS payload
 """  # noqa: S608
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', %s)"
 GET = f"SELECT {COLUMNS} FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
+# By the index of expiries: what was stored lately and is kept for the usual time, then what is kept for longer.
+_LISTED = "id, state, task, ''::bytea, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
+LATEST = f"""
+SELECT {_LISTED} FROM (
+    (SELECT * FROM {TABLE} WHERE expires_at <= %(usual)s ORDER BY expires_at DESC LIMIT {EXAMINED // 2})
+    UNION ALL (SELECT * FROM {TABLE} WHERE expires_at > %(usual)s ORDER BY expires_at LIMIT {EXAMINED // 2})
+) AS found
+WHERE namespace = %(namespace)s AND expires_at > %(now)s AND %(state)s IN ('', state) AND id NOT LIKE ALL (%(others)s)
+ORDER BY stored_at DESC LIMIT %(most)s
+"""  # noqa: S608
 DELETE = f"DELETE FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
 # Also by the server's clock: a host whose clock is days ahead would delete what all others have stored.
 EXPIRE = (

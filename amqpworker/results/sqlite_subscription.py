@@ -1,7 +1,7 @@
 """
 Changes of rows in a SQLite file, as other processes and threads commit them.
 
-Decides how soon they are seen: SQLite does not notify, so the version of its data is read every five milliseconds, which takes
+Decides how soon they are seen: SQLite does not notify, so the version of its data is read every ten milliseconds, which takes
 some microseconds (https://www.sqlite.org/pragma.html#pragma_data_version).
 """
 
@@ -14,9 +14,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results.sqlite_file import Connect, SqliteFile, reason
+from amqpworker.results.sqlite_errors import reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile
 
-LOOK_EVERY = 0.005
+LOOK_EVERY = 0.01
 LOCK_TIMEOUT = 5.0
 CHANGED = "SELECT seq, id FROM result_rows WHERE seq > ? AND namespace IN (?, '') ORDER BY seq"
 LATEST = "SELECT coalesce(max(seq), 0) FROM result_rows"
@@ -48,7 +49,7 @@ class SqliteSubscription:
         """Do nothing: all changes are seen."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that have changed, `None` if any may have, and none after `timeout` seconds or `wake`."""
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
         until = time.monotonic() + timeout
         while True:
             changed = self._changed()

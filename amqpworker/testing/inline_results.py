@@ -1,5 +1,5 @@
 """
-Results of an app that runs inline: who waits for one has what is ready run, and then the clock moved.
+Results of an app that runs inline: a wait for one first runs what is ready, and then moves the clock.
 
 Decides that a wait ends at once, with a result or without one, unless it is in a coroutine of a task.
 """

@@ -57,16 +57,14 @@ class Workers:
         return worker
 
     def stop(self) -> None:
-        """Stop all of them, the last one first; raises AssertionError if one does not stop, or not with exit code 0."""
-        codes: list[int] = []
-        with ExitStack() as stopping:
-            while self._started:
-                stopping.callback(self._stop_one, self._started.pop(0), codes)
-        if any(codes):
-            raise AssertionError(
-                f"A worker ended with exit code {next(filter(None, codes))}, not 0: the log shows why."
-            )
+        """Stop all of them, the last one first; raises AssertionError if one does not stop, or its exit code is not 0."""
+        with ExitStack() as ends:
+            for worker in self._started:
+                ends.callback(_stop, worker)
+            self._started.clear()
 
-    @staticmethod
-    def _stop_one(worker: LocalWorker | WorkerPool, codes: list[int]) -> None:
-        codes.append(worker.stop())
+
+def _stop(worker: LocalWorker | WorkerPool) -> None:
+    code = worker.stop()
+    if code:
+        raise AssertionError(f"A worker ended with exit code {code}, not 0: the log shows why.")

@@ -1,5 +1,5 @@
 """
-Store the results of tasks in one thread: with each commit all that has gathered since the one before.
+Store the results of tasks in one thread, which stores all rows that wait with one commit.
 
 Decides when to try again, and when to stop: once the worker drains, or the broker redelivers the message anyway. A row that cannot
 be stored although the store works does not hold up others: it is tried again alone. What follows a commit, or a refusal, is decided
@@ -19,6 +19,7 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import backoff, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
+from amqpworker.results.expiry import Expiry
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable
 
@@ -36,21 +37,18 @@ PROBE = "aw-probe"
 """The id of a row that is stored to learn whether the store works."""
 
 MOST_NOTES = 20_000
-"""As many rows wait at most when one is noted that nothing depends on."""
+"""A row that nothing depends on is dropped if this many wait already."""
 
 REPEAT_LOG_AFTER = 60.0
-
-EXPIRE_EVERY = 64
-"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
 
 @dataclass(slots=True, eq=False)
 class StoredRow:
     """
-    A row to store; `on_stored` is called with None once that is done, or with why it may not be.
+    A row to store; `on_stored` is called with None once that is done, or with why it is not known to be.
 
-    If it does not replace one, a reply of the same message that is stored already stays. As long as `is_wanted` returns true it
-    is tried again. A row that is not `needed` is tried once, and its failure is nothing but logged.
+    Unless it `replaces`, a reply of the same message that is stored already stays. It is tried again as long as `is_wanted`
+    returns true. A row that is not `needed` is tried once, and if that fails, it is only logged.
     """
 
     row: ResultRow
@@ -67,14 +65,15 @@ class ResultStorer:
     """
     Stores rows in the order in which they were put; `put` may be called from any thread.
 
-    `store_waiting` is called by one thread, its own once `start` was called. `on_down` is called by it with whether the store has
-    been failing for `DOWN_AFTER` seconds.
+    `store_waiting` is called by one thread: its own, once `start` was called. That thread calls `on_down` with true once the store
+    has been failing for `DOWN_AFTER` seconds, and with false once it works.
     """
 
     def __init__(
         self, store: ResultStore, clock: Clock = CLOCK, on_down: Callable[[bool], None] = lambda _: None
     ) -> None:
         self._store = store
+        self._expiry = Expiry(store)
         self._now, self._monotonic = clock
         self._on_down = on_down
         self._waiting: deque[StoredRow] = deque()
@@ -83,7 +82,6 @@ class ResultStorer:
         self._is_draining = False
         self._failing_since: float | None = None
         self._failures = 0
-        self._until_expire = 1
         self._log_dropped_at = 0.0
         self._woken = threading.Event()
         self._hurry = threading.Event()
@@ -99,10 +97,12 @@ class ResultStorer:
     def put(self, row: StoredRow) -> None:
         """Store a row soon."""
         self._waiting.append(row)
-        self._woken.set()
+        # It locks, and many threads put; the storing thread clears it before it looks for rows.
+        if not self._woken.is_set():
+            self._woken.set()
 
     def note(self, row: ResultRow) -> None:
-        """Store a row soon, if the store can be written then: nothing depends on it. It is dropped if too many wait."""
+        """Store a row that nothing depends on soon, if the store can be written to then; it is dropped if too many wait."""
         if len(self._waiting) < MOST_NOTES:
             self.put(StoredRow(row, _forget, _never, needed=False))
         else:
@@ -221,7 +221,7 @@ class ResultStorer:
             found = error.rows
         for one in rows:
             row = found.get(one.row.id)
-            if row is not None and row.reply and row.first_sent == one.row.first_sent and row.expires_at > self._now():
+            if row is not None and row.has_reply_of(one.row, self._now()):
                 kept.add(one)
         return kept
 
@@ -248,7 +248,7 @@ class ResultStorer:
         now = self._monotonic()
         if now >= self._log_dropped_at:
             self._log_dropped_at = now + REPEAT_LOG_AFTER
-            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() does not show what it could")
+            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() may show an earlier state")
 
     def _note_success(self, count: int) -> None:
         if self._failing_since is not None:
@@ -257,11 +257,7 @@ class ResultStorer:
         if self.problem is not None:
             self.problem = None
             self._on_down(False)
-        self._until_expire -= count
-        if self._until_expire <= 0:
-            self._until_expire = EXPIRE_EVERY
-            with suppress(Exception):  # the next time will do
-                self._store.expire(self._now(), 2 * max(count, EXPIRE_EVERY))
+        self._expiry.on_stored(count, self._now())
 
 
 def _forget(_: ResultStoreError | None) -> None:

@@ -148,7 +148,7 @@ def test_a_server_that_is_away_is_an_error_of_each_row_and_no_config_error(
     assert store.put([row("a")]) == {}
 
 
-def test_a_server_that_is_stopped_does_not_hold_up_for_long(postgres: PostgresServer, impatient: PostgresStore) -> None:
+def test_a_server_that_is_stopped_keeps_no_caller_for_long(postgres: PostgresServer, impatient: PostgresStore) -> None:
     postgres.freeze()
     began = time.monotonic()
     try:

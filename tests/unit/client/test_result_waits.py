@@ -288,7 +288,7 @@ def test_a_row_that_cannot_be_read_keeps_no_other_wait_from_its_row(
 def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "IDLE", 0.02)
+    monkeypatch.setattr(result_waits, "IDLE_TIMEOUT", 0.02)
     monkeypatch.setattr(SqliteSubscription, "poll_every", 0.05)
     results = StoredResults(SqliteStore(path, "shop"))
     for number in range(3):
@@ -305,7 +305,7 @@ def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
 def test_waits_that_begin_while_the_thread_ends_are_not_forgotten(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "IDLE", 0.0)
+    monkeypatch.setattr(result_waits, "IDLE_TIMEOUT", 0.0)
     waits = ResultWaits(SqliteStore(path, "shop"))
     writer.put([row("a")])
     for _ in range(300):

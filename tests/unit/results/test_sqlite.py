@@ -20,11 +20,13 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.reply import decode_reply
 from amqpworker.results.row import ResultRow
+from amqpworker.results.row_listing import RowListing
 from amqpworker.results.sqlite import SqliteStore, path_of
-from amqpworker.results.sqlite_file import is_transient
+from amqpworker.results.sqlite_errors import is_permanent
 from amqpworker.results.sqlite_schema import SCHEMA_VERSION, prepare
 from amqpworker.results.store import ResultNotStorable, open_store
 from amqpworker.testing import ResultStoreContract
+from tests.unit.results.listed import check_listing
 from tests.unit.results.rows import LATER, get, put, row
 
 VERSION_2 = Path(__file__).with_name("version2.sqlite")
@@ -526,15 +528,11 @@ print(get(store, "a"))
     assert done.stdout == "not stored\nb'1'\n", done.stderr
 
 
-@pytest.mark.parametrize("wanting", ["descriptors", "a folder"])
-def test_what_cannot_be_opened_now_is_distinguished_from_what_never_can(
-    path: Path, tmp_path: Path, wanting: str
-) -> None:
+def test_what_cannot_be_opened_now_is_distinguished_from_what_never_can(path: Path, tmp_path: Path) -> None:
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-    assert is_transient(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
-        wanting == "descriptors"
-    )
+    assert not is_permanent(error, path), "too many files may be open"
+    assert is_permanent(error, tmp_path / "none" / "a.db"), "it has no folder"
 
 
 def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
@@ -583,3 +581,8 @@ def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched
     with pytest.raises(ResultStoreError, match="was forked while its parent had the file open"):
         put(sqlite, "b")
     assert inherited.execute("SELECT count(*) FROM result_rows").fetchone() == (1,), "it was not closed"
+
+
+def test_the_latest_rows_are_listed_without_replies_and_without_rows_about_others(store: SqliteStore) -> None:
+    assert isinstance(store, RowListing)
+    check_listing(store, SqliteStore(store.path, "other"))
