@@ -8,6 +8,7 @@ starts with the first wait, and ends some seconds after the last one.
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -215,6 +216,7 @@ class _Reader:
     _is_polling: bool = False
     _has_failed: bool = False
     _is_away: bool = False
+    _at_once: int = READ_AT_ONCE
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
@@ -267,21 +269,31 @@ class _Reader:
 
     def _read(self, ids: set[str]) -> None:
         waiting = list(ids)
+        if self._at_once < READ_AT_ONCE:
+            # one that takes too long alone does not keep the same others from being read
+            random.shuffle(waiting)
         self._is_away = False
-        for start in range(0, len(waiting), READ_AT_ONCE):
-            portion = waiting[start : start + READ_AT_ONCE]
+        while waiting:
+            portion, waiting = waiting[: self._at_once], waiting[self._at_once :]
             try:
                 rows = self._rows_of(portion)
             except ResultStoreError as error:
-                self._is_away = True
-                self._note_error(portion, error)
-                self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
+                self._note_error(portion + waiting, error)
+                self._read_later()
+                return
             except Exception as error:  # noqa: BLE001 - as above; each caller raises it
                 for task_id in portion:
                     self._end(task_id, error)
             else:
                 for task_id, row in rows.items():
                     self._end(task_id, row)
+        self._at_once = min(2 * self._at_once, READ_AT_ONCE)
+
+    def _read_later(self) -> None:
+        """Read again soon, fewer rows at once: perhaps all of them took too long."""
+        self._is_away = True
+        self._at_once = max(1, self._at_once // 2)
+        self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
 
     def _rows_of(self, ids: list[str]) -> Mapping[str, ResultRow]:
         """Return rows; those that cannot be read keep no other wait from its row."""

@@ -285,6 +285,24 @@ def test_a_row_that_cannot_be_read_keeps_no_other_wait_from_its_row(
         next(completed)
 
 
+def test_rows_that_take_too_long_together_are_read_in_smaller_portions(
+    results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    read, asked = results.store.get, list[int]()
+
+    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
+        asked.append(len(ids))
+        if len(ids) > 7:
+            raise ResultStoreError("canceled by statement_timeout")
+        return read(ids)
+
+    results.store.get = get  # type: ignore[method-assign]
+    writer.put([row(f"{number}", number) for number in range(100)])
+    assert gather([sent(results, f"{number}") for number in range(100)], timeout=PATIENCE) == list(range(100))
+    assert len(asked) < 100, "not one by one"
+
+
 def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
