@@ -8,6 +8,7 @@ starts with the first wait, and ends some seconds after the last one.
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.lifecycle import ThreadLimitReached, start_thread
+from amqpworker.lifecycle import LiveObjects, ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
@@ -86,9 +87,11 @@ class ResultWaits:
     def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._now = now
-        self._start_anew()
+        self.start_anew()
+        WAITS.add(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Start without waits, as in a forked child: those that are there are of its parent."""
         self._pid = os.getpid()
         self._incoming: deque[ResultWait] = deque()
         self._open: set[ResultWait] = set()
@@ -105,8 +108,8 @@ class ResultWaits:
         Raises:
             ResultStoreError: the system refuses the thread that waits.
         """
-        if self._pid != os.getpid():
-            self._start_anew()
+        if self._pid != os.getpid():  # forked in a way that Python does not see
+            self.start_anew()
         wait = ResultWait(wanted, on_end)
         self._open.add(wait)
         self._incoming.append(wait)
@@ -188,6 +191,18 @@ class ResultWaits:
             yield self._incoming.popleft()
 
 
+WAITS: LiveObjects[ResultWaits] = LiveObjects()
+
+
+def _after_in_child() -> None:
+    # not by the first of its threads that waits: another one may wait at the same moment
+    for waits in WAITS.all():
+        waits.start_anew()
+
+
+os.register_at_fork(after_in_child=_after_in_child)
+
+
 @dataclass(slots=True)
 class _Reader:
     """Reads the rows that are waited for; used by the thread of the waits only."""
@@ -201,6 +216,7 @@ class _Reader:
     _is_polling: bool = False
     _has_failed: bool = False
     _is_away: bool = False
+    _at_once: int = READ_AT_ONCE
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
@@ -253,21 +269,31 @@ class _Reader:
 
     def _read(self, ids: set[str]) -> None:
         waiting = list(ids)
+        if self._at_once < READ_AT_ONCE:
+            # one that takes too long alone does not keep the same others from being read
+            random.shuffle(waiting)
         self._is_away = False
-        for start in range(0, len(waiting), READ_AT_ONCE):
-            portion = waiting[start : start + READ_AT_ONCE]
+        while waiting:
+            portion, waiting = waiting[: self._at_once], waiting[self._at_once :]
             try:
                 rows = self._rows_of(portion)
             except ResultStoreError as error:
-                self._is_away = True
-                self._note_error(portion, error)
-                self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
+                self._note_error(portion + waiting, error)
+                self._read_later()
+                return
             except Exception as error:  # noqa: BLE001 - as above; each caller raises it
                 for task_id in portion:
                     self._end(task_id, error)
             else:
                 for task_id, row in rows.items():
                     self._end(task_id, row)
+        self._at_once = min(2 * self._at_once, READ_AT_ONCE)
+
+    def _read_later(self) -> None:
+        """Read again soon, fewer rows at once: perhaps all of them took too long."""
+        self._is_away = True
+        self._at_once = max(1, self._at_once // 2)
+        self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
 
     def _rows_of(self, ids: list[str]) -> Mapping[str, ResultRow]:
         """Return rows; those that cannot be read keep no other wait from its row."""

@@ -83,7 +83,9 @@ WHERE namespace = %(namespace)s AND expires_at > %(now)s AND %(state)s IN ('', s
 ORDER BY stored_at DESC LIMIT %(most)s
 """  # noqa: S608
 DELETE = f"DELETE FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
+# Also by the server's clock: a host whose clock is days ahead would delete what all others have stored.
 EXPIRE = (
     f"DELETE FROM {TABLE} WHERE ctid = ANY(ARRAY("  # noqa: S608
-    f"SELECT ctid FROM {TABLE} WHERE expires_at <= %s ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED))"
+    f"SELECT ctid FROM {TABLE} WHERE expires_at <= LEAST(%s::float8, extract(epoch FROM now())::float8)"
+    " ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED))"
 )

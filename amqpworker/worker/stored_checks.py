@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.logger import get_logger
-from amqpworker.model.cancel import UnusableCancel, decode_cancel, stored_id
+from amqpworker.model.cancel import REASON, UnusableCancel, decode_cancel, stored_id
 from amqpworker.model.headers import ETA, REPLAYED, read_headers
 from amqpworker.model.outcome import Outcome
 from amqpworker.results.row import ResultRow
@@ -64,8 +64,10 @@ class StoredChecks:
         return row is not None and row.state == "done" and bool(row.reply) and row.expires_at > self._now()
 
     def _cancelled(self, run: Run, row: ResultRow | None) -> Outcome | None:
-        if row is None or (cancel := decode_cancel(row.reply)) is None:
+        # Anyone may give a message such an id: its result is not a cancel.
+        if row is None or row.state != REASON:
             return None
+        cancel = decode_cancel(row.reply)
         headers = read_headers(run.delivery.properties.headers or {})
         return outcomes.CANCELLED if cancel.counts_for(headers, int(self._now() * 1000)) else None
 

@@ -285,6 +285,24 @@ def test_a_row_that_cannot_be_read_keeps_no_other_wait_from_its_row(
         next(completed)
 
 
+def test_rows_that_take_too_long_together_are_read_in_smaller_portions(
+    results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    read, asked = results.store.get, list[int]()
+
+    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
+        asked.append(len(ids))
+        if len(ids) > 7:
+            raise ResultStoreError("canceled by statement_timeout")
+        return read(ids)
+
+    results.store.get = get  # type: ignore[method-assign]
+    writer.put([row(f"{number}", number) for number in range(100)])
+    assert gather([sent(results, f"{number}") for number in range(100)], timeout=PATIENCE) == list(range(100))
+    assert len(asked) < 100, "not one by one"
+
+
 def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +347,31 @@ def test_a_forked_child_waits_with_a_thread_of_its_own(results: StoredResults, w
                 os._exit(code)
         writer.put([row("a", 1), row("b", 2)])
         assert wait.result() == 1
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_of_a_forked_child_that_wait_at_once_all_get_their_results(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    writer.put([row(f"{number}", number) for number in range(8)])
+    assert sent(results, "0").result() == 0
+    begin = threading.Barrier(8)
+
+    def wait(number: int) -> int:
+        begin.wait()
+        return sent(results, f"{number}").result(PATIENCE)
+
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(20)
+                sys.setswitchinterval(1e-6)
+                with ThreadPoolExecutor(8) as pool:
+                    code = 0 if list(pool.map(wait, range(8))) == list(range(8)) else 1
+            finally:
+                os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
