@@ -1,41 +1,31 @@
 """
 Wait for results in one thread, however many there are to wait for.
 
-Decides when rows are read: after a wait has begun, when the store reports a change, and from time to time in any case. The thread
-starts with the first wait, and ends some seconds after the last one.
+Decides when the thread runs: it starts with the first wait, and ends some seconds after the last one. When rows are read, and
+which waits end by them, is decided by `result_reader`.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from amqpworker.client.result_reader import ResultReader
 from amqpworker.errors import ResultStoreError
 from amqpworker.lifecycle import LiveObjects, ThreadLimitReached, start_thread
-from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultStore, RowsNotReadable, Subscription
-
-log = get_logger(__name__)
+from amqpworker.results.store import ResultStore, Subscription
 
 IDLE_TIMEOUT = 10.0
 """Seconds without a wait after which the thread ends."""
 
-POLL_WITHOUT_HINTS = 0.1
-"""Seconds between reads as long as the subscription fails."""
-
-RETRY_AFTER = 0.5
-"""Seconds after which a store that could not be read is read again."""
-
-READ_AT_ONCE = 1000
 CLOSE_TIMEOUT = 5.0
 
 OnEnd: TypeAlias = Callable[[ResultRow | Exception], None]
@@ -168,7 +158,7 @@ class ResultWaits:
         except Exception as error:  # noqa: BLE001 - too many files are open, or anything in a store of another package
             self._end_incoming(ResultStoreError(f"Results cannot be waited for: {error}"))
             return
-        reader = _Reader(self._store, subscription, self._now, self._open.discard)
+        reader = ResultReader(self._store, subscription, self._now, self._open.discard)
         while True:
             self._woken.clear()
             reader.add(self._taken())
@@ -201,126 +191,3 @@ def _after_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_in_child)
-
-
-@dataclass(slots=True)
-class _Reader:
-    """Reads the rows that are waited for; used by the thread of the waits only."""
-
-    store: ResultStore
-    subscription: Subscription
-    now: Callable[[], float]
-    on_closed: Callable[[ResultWait], None]
-    waits: dict[str, list[ResultWait]] = field(default_factory=dict)
-    _read_all_at: float = 0.0
-    _is_polling: bool = False
-    _has_failed: bool = False
-    _is_away: bool = False
-    _at_once: int = READ_AT_ONCE
-
-    def add(self, waits: Iterable[ResultWait]) -> None:
-        """Wait for these, too; their rows may be there already."""
-        taken = list(waits)
-        for wait in taken:
-            self.waits.setdefault(wait.wanted.id, []).append(wait)
-        if taken:
-            added = {wait.wanted.id for wait in taken}
-            with suppress(Exception):  # a failure shows again when it waits for a change
-                self.subscription.watch(added)
-            self._read(added)
-        for wait in taken:
-            wait.is_read = True
-
-    def read_changed(self) -> None:
-        """Wait for a change of rows, and read those that may have changed; all of them from time to time."""
-        hint: Collection[str] | None
-        try:
-            hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
-            self._note_polling(error)
-            # a server that is away, or starts, is not asked by each process ten times a second
-            time.sleep(RETRY_AFTER if self._is_away else POLL_WITHOUT_HINTS)
-            hint = None
-        if hint is None or time.monotonic() >= self._read_all_at:
-            self._read_all_at = time.monotonic() + self.subscription.poll_every
-            self.forget_abandoned()
-            self._read(set(self.waits))
-        else:
-            self._read({one for one in hint if one in self.waits})
-
-    def _note_polling(self, error: Exception) -> None:
-        """Log once that the store reports no changes."""
-        if not self._is_polling:
-            self._is_polling = True
-            log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
-
-    def forget_abandoned(self) -> None:
-        """End waits whose callers have ended."""
-        for task_id, waits in list(self.waits.items()):
-            self._replace_waits(task_id, [wait for wait in waits if not wait.is_abandoned])
-
-    def _replace_waits(self, task_id: str, waits: list[ResultWait]) -> None:
-        """Replace the waits for a row; without any, its changes need not be reported."""
-        if waits:
-            self.waits[task_id] = waits
-        elif self.waits.pop(task_id, None) is not None:
-            with suppress(Exception):  # it only reports more than is needed
-                self.subscription.unwatch((task_id,))
-
-    def _read(self, ids: set[str]) -> None:
-        waiting = list(ids)
-        if self._at_once < READ_AT_ONCE:
-            # one that takes too long alone does not keep the same others from being read
-            random.shuffle(waiting)
-        self._is_away = False
-        while waiting:
-            portion, waiting = waiting[: self._at_once], waiting[self._at_once :]
-            try:
-                rows = self._rows_of(portion)
-            except ResultStoreError as error:
-                self._note_error(portion + waiting, error)
-                self._read_later()
-                return
-            except Exception as error:  # noqa: BLE001 - as above; each caller raises it
-                for task_id in portion:
-                    self._end(task_id, error)
-            else:
-                for task_id, row in rows.items():
-                    self._end(task_id, row)
-        self._at_once = min(2 * self._at_once, READ_AT_ONCE)
-
-    def _read_later(self) -> None:
-        """Read again soon, fewer rows at once: perhaps all of them took too long."""
-        self._is_away = True
-        self._at_once = max(1, self._at_once // 2)
-        self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
-
-    def _rows_of(self, ids: list[str]) -> Mapping[str, ResultRow]:
-        """Return rows; those that cannot be read keep no other wait from its row."""
-        foreign = None
-        try:
-            rows = self.store.get(ids)
-        except RowsNotReadable as error:
-            foreign, rows = error, error.rows
-        if self._has_failed:
-            self._note_error(ids, None)
-        if foreign is not None:
-            self._note_error(foreign.ids, foreign)
-        return rows
-
-    def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
-        """Keep the error of a read, None if it has succeeded, for callers whose time is over before the next one."""
-        self._has_failed = self._has_failed or error is not None
-        for wait in [wait for one in ids for wait in self.waits.get(one, ())]:
-            wait.error = error
-
-    def _end(self, task_id: str, result: ResultRow | Exception) -> None:
-        """End the waits for a row that it is about, or all of them with an error."""
-        kept = []
-        for wait in self.waits.get(task_id, ()):
-            if isinstance(result, ResultRow) and not (result.reply and wait.wanted.is_of(result, self.now())):
-                kept.append(wait)
-            else:
-                self.on_closed(wait)
-                wait.on_end(result)
-        self._replace_waits(task_id, kept)
