@@ -56,7 +56,9 @@ def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[Sent[R]]:
     try:
         for number, sent in enumerate(sents):
             results = sent.stored_results()
-            waits.append((results, results.begin(sent.wanted, partial(put, number))))
+            waits.append((results, results.begin(sent.wanted, partial(put, number), seconds)))
+        if all(wait.is_over for _, wait in waits):
+            until = 0.0
         for left in range(len(sents), 0, -1):
             found = _next(ended, until)
             if found is None:

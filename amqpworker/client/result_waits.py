@@ -67,13 +67,15 @@ class ResultWait:
     """
     One wait for a result; after `is_abandoned` was set, `on_end` may still be called once.
 
-    `error` is why the store could not be read the last time; it may work again before the caller's time is over.
+    `error` is why the store could not be read the last time; it may work again before the caller's time is over. If it `is_over`,
+    `on_end` was called, or never will be.
     """
 
     wanted: WantedResult
     on_end: OnEnd
     is_abandoned: bool = False
     error: ResultStoreError | None = None
+    is_over: bool = False
 
 
 class ResultWaits:

@@ -91,8 +91,12 @@ class StoredResults:
         raise_last_error(wait)
         return None
 
-    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` is called in another thread, once, with its row or an error."""
+    def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:  # noqa: ARG002 - for inline tests
+        """
+        Begin to wait for a result: `on_end` is called in another thread, once, with its row or an error.
+
+        The caller waits for at most `seconds`, then abandons it.
+        """
         return self._waits.add(wanted, on_end)
 
     def abandon(self, wait: ResultWait) -> None:

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from amqpworker.client.result_waits import ResultWait
 from amqpworker.client.stored_results import StoredResults
 
 if TYPE_CHECKING:
-    from amqpworker.client.result_waits import OnEnd, ResultWait, WantedResult
+    from amqpworker.client.result_waits import OnEnd, WantedResult
     from amqpworker.results.row import ResultRow
     from amqpworker.testing.inline_worker import InlineWorker
     from amqpworker.testing.memory_store import MemoryStore
     from amqpworker.testing.virtual_clock import VirtualClock
-
-LONGEST_WAIT = 10.0
-"""Seconds by which the clock is moved for each of several messages that are waited for at once."""
 
 
 class InlineResults(StoredResults):
@@ -48,10 +46,14 @@ class InlineResults(StoredResults):
             return await super().await_row(wanted, seconds)
         return row
 
-    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: it ends now if the message has ended, or does so soon by the clock of the test."""
-        self.wait(wanted, LONGEST_WAIT)
-        return super().begin(wanted, on_end)
+    def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:
+        """Wait for a result by the clock of the test, and call `on_end` now if it is there; in a coroutine of a task, later."""
+        row = self.wait(wanted, seconds)
+        if self.worker is not None and self.worker.is_in_its_loop:
+            return super().begin(wanted, on_end, seconds)
+        if row is not None:
+            on_end(row)
+        return ResultWait(wanted, on_end, is_over=True)
 
     def note_sent(self, row: ResultRow) -> None:
         """Store that a message was sent, now: a test sees it at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from amqpworker import (
     Settings,
     TaskFailed,
     TimeLimitExceeded,
+    as_completed,
     current,
     gather,
 )
@@ -253,6 +255,24 @@ def test_waiting_for_a_result_moves_the_clock(app: App, inline: Inline, note: An
         return await asyncio.gather(*[(await flaky.asend(number)).aresult() for number in (1, 2)])
 
     assert asyncio.run(awaits()) == [1, 2]
+
+
+def test_several_results_are_waited_for_by_the_clock_of_the_test(app: App, inline: Inline, note: Any) -> None:
+    @app.task(name="fail", queue="notes", retry=[60])
+    def fail() -> None:
+        raise ValueError("no")
+
+    began = time.monotonic()
+    with pytest.raises(TaskFailed, match="no"):
+        gather([note.send("one"), fail.send()], timeout=100)
+    sents = [note.options(delay=300).send("late"), note.send("soon")]
+    ended = as_completed(sents, timeout=200)
+    assert next(ended) is sents[1]
+    with pytest.raises(ResultTimeout, match="1 of 2 tasks have not ended within 200 s"):
+        next(ended)
+    assert gather(sents, timeout=100) == ["late", "soon"]
+    assert gather([]) == []
+    assert time.monotonic() - began < 50
 
 
 def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:
