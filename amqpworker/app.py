@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
@@ -26,7 +26,13 @@ from amqpworker.log.redaction import redact_url
 from amqpworker.model.message import MAX_SHORT_BYTES, Message, fits_short_string, plain
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
-from amqpworker.policies.foreign_names import APP_ATTRIBUTES, TASK_OPTIONS, unknown_attribute, unknown_option
+from amqpworker.policies.foreign_names import (
+    APP_ATTRIBUTES,
+    APP_OPTIONS,
+    TASK_OPTIONS,
+    unknown_attribute,
+    unknown_option,
+)
 from amqpworker.policies.hook_functions import HookDecorators, Hooks
 from amqpworker.policies.result_options import result_options
 from amqpworker.policies.retry import DEFAULT, PolicySpec, policy
@@ -90,7 +96,10 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         settings: Settings | None = None,
         lifespan: Callable[[], Context] | None = None,
         middleware: Sequence[Middleware] = (),
+        **foreign: Never,
     ) -> None:
+        if foreign:
+            raise unknown_option(type(self), foreign, APP_OPTIONS)
         if isinstance(modules, str):
             raise ConfigError(f"App(modules={modules!r}): give a list of module names, such as [{modules!r}].")
         if callable(middleware) or not all(map(callable, middleware)):

@@ -18,6 +18,20 @@ _HOOKS: Final = "use @task.on_success, @task.on_retry and @task.on_dead"
 _ARGUMENTS: Final = "the arguments of the task are those of send, as in options(…).send(…)"
 _JSON: Final = "leave it out, the body of a message is always JSON"
 
+_URL: Final = "the URL of RabbitMQ is the first argument, or in AMQPWORKER_URL"
+
+APP_OPTIONS: Final[Mapping[str, str]] = {
+    "broker": _URL,
+    "broker_url": _URL,
+    "backend": "use results=…, a URL",
+    "result_backend": "use results=…, a URL",
+    "include": "use modules=[…]",
+    "imports": "use modules=[…]",
+    "main": "leave it out, tasks have the names of their modules",
+    "task_routes": "use @app.task(queue=…)",
+    "beat_schedule": "use task.schedule(…)(…)",
+    "timezone": "each schedule has its own",
+}
 TASK_OPTIONS: Final[Mapping[str, str]] = {
     "bind": _CURRENT,
     "base": "there are no classes of tasks; use App(middleware=[…]), and @task.on_dead",
@@ -94,6 +108,7 @@ TASK_ATTRIBUTES: Final[Mapping[str, str]] = {
     "starmap": "use app.send_many(task.message(…) for …)",
     "retry": "raise RetryLater(delay=…)",
     "request": "use current()",
+    "update_state": "use current().progress(done, total, note)",
     "send_with_options": "use .options(delay=…).send(…), with seconds instead of milliseconds",
     "message_with_options": "use .options(delay=…).message(…), with seconds instead of milliseconds",
     "fn": "use .function",
@@ -114,7 +129,9 @@ APP_ATTRIBUTES: Final[Mapping[str, str]] = {
     "config_from_object": "use App(settings=Settings(…)), and the options of the command line",
     "autodiscover_tasks": "use App(modules=[…])",
     "add_periodic_task": "use task.schedule(…)(…)",
-    "worker_main": "the command amqpworker worker",
+    **dict.fromkeys(("on_after_configure", "on_after_finalize"), "use task.schedule(…)(…), where the task is defined"),
+    **dict.fromkeys(("worker_main", "start"), "the command amqpworker worker"),
+    "AsyncResult": "use app.result(id)",
     "control": "use app.queues, app.pending, sent.cancel(), and the command amqpworker status",
     "actor": "use app.task",
 }

@@ -48,6 +48,13 @@ def test_an_option_of_a_task_that_others_have_is_refused_with_what_it_is_here() 
             app.task(**{name: 1})
 
 
+def test_an_option_of_an_app_that_others_have_is_refused_with_what_it_is_here() -> None:
+    for name, hint in foreign_names.APP_OPTIONS.items():
+        wrong: dict[str, Any] = {name: "amqp://localhost"}
+        with pytest.raises(TypeError, match=re.escape(f"App() has no option {name!r}: {hint}.")):
+            App("orders", **wrong)
+
+
 def test_an_option_of_a_message_that_others_have_is_refused_with_what_it_is_here() -> None:
     for name, hint in foreign_names.MESSAGE_OPTIONS.items():
         with pytest.raises(TypeError, match=re.escape(f"options() has no option {name!r}: {hint}.")):
@@ -120,13 +127,17 @@ def test_what_a_hint_names_exists() -> None:
     options = {
         "task": {*inspect.signature(app.task).parameters} - {"foreign"},
         "options": {*inspect.signature(RemoteTask.options).parameters} - {"foreign"},
-        "App": {*inspect.signature(App).parameters},
+        "App": {*inspect.signature(App).parameters} - {"foreign"},
         "remote": {*inspect.signature(App.remote).parameters},
         "result": {*inspect.signature(Sent.result).parameters},
         "RetryLater": {*inspect.signature(RetryLater).parameters},
         "Settings": {*Settings.model_fields},
     }
-    for own, hints in (("task", foreign_names.TASK_OPTIONS), ("options", foreign_names.MESSAGE_OPTIONS)):
+    for own, hints in (
+        ("App", foreign_names.APP_OPTIONS),
+        ("task", foreign_names.TASK_OPTIONS),
+        ("options", foreign_names.MESSAGE_OPTIONS),
+    ):
         assert not options[own] & hints.keys()
     tables = [hints for name, hints in vars(foreign_names).items() if name.endswith(("_OPTIONS", "_ATTRIBUTES"))]
     named = [call for hints in tables for hint in hints.values() for call in re.findall(r"(\w+)\((\w+=[^()]*)\)", hint)]
