@@ -67,6 +67,11 @@ def reason(error: BaseException) -> str:
 
 def _text_of(error: BaseException) -> str:
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    text = primary or " ".join(str(error).split()) or type(error).__name__
+    text = primary or " ".join(_without_hint(str(error)).split()) or type(error).__name__
     text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
     return redact_text(text).removesuffix(".")
+
+
+def _without_hint(text: str) -> str:
+    """Return the text of libpq without its question on a line of its own, such as whether the server is running."""
+    return "\n".join(line for line in text.splitlines() if not line.rstrip().endswith("?"))
