@@ -58,7 +58,7 @@ def is_stale(error: psycopg.Error) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return in one line why PostgreSQL failed, without what the row contains."""
-    if isinstance(error, errors.InsufficientPrivilege):
+    if isinstance(error, errors.InsufficientPrivilege) and TABLE in _text_of(error):
         return f"{_text_of(error)} (the owner of the table permits it: {GRANT} …)"
     if isinstance(error, errors.UndefinedTable):
         return f"there is no table {TABLE}"

@@ -54,7 +54,7 @@ def test_a_user_who_may_not_create_tables_learns_the_command(
     postgres: PostgresServer, database: str, clerk: str
 ) -> None:
     text = refused(clerk)
-    assert "this user may not create it (permission denied for schema public" in text
+    assert "this user may not create it (permission denied for schema public): run" in text
     assert "amqpworker results init" in text
     assert "amqpworker results show-sql" in text
     postgres.execute(SHOWN, database)
