@@ -215,7 +215,7 @@ def test_init_creates_the_table_also_if_apps_may_not(cli: Callable[[str], Ended]
     with closing(PostgresStore(url, "amqpworker", declare=False)) as store:
         put(store, "a", b'{"status":"done","value":5}')
     shown = cli("results show a --json").json
-    assert (shown[0]["state"], shown[0]["reply"]) == ("done", '{"status":"done","value":5}')
+    assert (shown[0]["state"], shown[0]["reply"]) == ("done", {"status": "done", "value": 5})
 
 
 def test_the_sql_that_is_shown_can_be_executed(cli: Callable[[str], Ended], url: str) -> None:

@@ -416,9 +416,9 @@ def test_hooks_of_both_kinds_are_called_before_send_returns(app: App, inline: In
 
 
 def test_a_schedule_sends_its_message_at_its_next_time(app: App, inline: Inline, note: Any, seen: list[Any]) -> None:
-    note.schedule("nightly", cron="30 2 * * *")("good night")
+    nightly = note.schedule("nightly", cron="30 2 * * *")("good night")
     inline.tick("nightly")
-    inline.tick("nightly")
+    inline.tick(nightly)
     assert seen == ["good night"] * 2
     assert (inline.now.hour, inline.now.minute) == (2, 30)
     with pytest.raises(ConfigError, match=r"no schedule 'nigtly' \(did you mean nightly"):
