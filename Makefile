@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-languages test-schedulers test-operating test-stores test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
+.PHONY: help setup demo test lint unit integration acceptance test-faults test-pools test-children test-services test-languages test-schedulers test-operating test-stores test-django test-systemd test-newer test-python test-cluster test-lowest soak long long-newer long-versions mutants bench clean
 
 PYTHON := .venv/bin/python
 NEWER := $(addprefix tests/,$(addprefix supervised/test_,crashes.py suspects.py ack_timeout.py rolling.py) $(addprefix integration/test_,retry.py consuming.py call.py) $(addprefix operating/test_,prefetch.py queue_walk.py))
@@ -84,6 +84,11 @@ test-stores: setup ## results in PostgreSQL, pgbouncer, Redis and Valkey: the co
 	@scripts/valkey.sh
 	$(PYTHON) -m pytest tests/stores $(ARGS)
 
+test-django: setup ## tasks of Django under gunicorn, with a PostgreSQL: transactions, results, restarts of all servers; needs root
+	@scripts/rabbitmq.sh
+	@scripts/stores.sh
+	$(PYTHON) -m pytest tests/django $(ARGS)
+
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh
 	@scripts/systemd.sh
@@ -126,6 +131,7 @@ mutants: setup ## mutation tests: break the code in known ways; the tests must c
 bench: setup ## measure against other libraries on the same node; writes bench/results.md
 	@scripts/rabbitmq.sh
 	@scripts/golang.sh
+	@scripts/stores.sh
 	bench/run.sh $(ARGS)
 
 clean: ## stop this checkout's nodes and remove what was made

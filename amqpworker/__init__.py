@@ -31,11 +31,12 @@ The flow of a message, which is also the layout:
 
 `worker.assembly` builds these parts of a worker process, `worker.main_thread` starts and stops them. A worker process is one of
 many: `supervisor` starts them, watches them and replaces them. What the two share is `ipc`. `hooks` reports to listeners how
-deliveries ended. `model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private node.
+deliveries ended. `model` holds the values that all parts share, `log` the log lines, `cli` the program, `testing` a private
+node, `contrib` parts for frameworks.
 
 Each part imports only from itself and from parts before it in this list: errors, settings, text and model, lifecycle, log,
 hooks, ipc, signature, policies, routing and schedules, broker, results, client, app and task, worker, scheduler,
-supervisor, testing, cli.
+supervisor, testing, cli, contrib.
 docs/structure.md follows one message through all.
 
 Public names are loaded at their first use, so that a part that needs little, such as the supervisor, stays small.

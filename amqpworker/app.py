@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Never, ParamSpec, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeAlias, TypeVar, overload
 
 from amqpworker.broker.address import addresses
 from amqpworker.broker.publisher import Publisher
@@ -18,6 +18,7 @@ from amqpworker.client.app_modules import imported
 from amqpworker.client.app_parts import AppParts
 from amqpworker.client.app_users import AppUsers
 from amqpworker.client.async_app import AsyncApp
+from amqpworker.client.operated_app import OperatedApp
 from amqpworker.client.producer import Producer
 from amqpworker.client.results_app import ResultsApp
 from amqpworker.client.sent import Origin, Sent, due_of, value_of
@@ -29,7 +30,9 @@ from amqpworker.policies.expected_errors import ThrowsSpec, expected_errors
 from amqpworker.policies.foreign_names import (
     APP_ATTRIBUTES,
     APP_OPTIONS,
+    REMOTE_OPTIONS,
     TASK_OPTIONS,
+    refuses_foreign,
     unknown_attribute,
     unknown_option,
 )
@@ -55,9 +58,6 @@ from amqpworker.task import (
 )
 
 if TYPE_CHECKING:
-    from amqpworker.client.dead import DeadLetters
-    from amqpworker.client.pending import Pending
-    from amqpworker.client.queue_control import QueueControl
     from amqpworker.worker.middleware import Middleware
 
 Context: TypeAlias = AbstractContextManager[Any] | AbstractAsyncContextManager[Any]
@@ -66,7 +66,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
+class App(AsyncApp, ResultsApp, OperatedApp, AppSchedules, HookDecorators):
     """
     Tasks on RabbitMQ.
 
@@ -85,6 +85,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         def send_welcome(user_id: int, lang: str = "en") -> str: ...
     """
 
+    @refuses_foreign(APP_OPTIONS)
     def __init__(  # noqa: PLR0913 - keyword options are the interface here
         self,
         url: str | None = None,
@@ -96,10 +97,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         settings: Settings | None = None,
         lifespan: Callable[[], Context] | None = None,
         middleware: Sequence[Middleware] = (),
-        **foreign: Never,
     ) -> None:
-        if foreign:
-            raise unknown_option(type(self), foreign, APP_OPTIONS)
         if isinstance(modules, str):
             raise ConfigError(f"App(modules={modules!r}): give a list of module names, such as [{modules!r}].")
         if callable(middleware) or not all(map(callable, middleware)):
@@ -276,6 +274,7 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
         self.tasks.update(dict.fromkeys(all_names, task))
         return task
 
+    @refuses_foreign(REMOTE_OPTIONS)
     def remote(
         self, *, name: str, queue: str | None = None, version: int = 1
     ) -> Callable[[Callable[P, R]], RemoteTask[P, R]]:
@@ -337,39 +336,9 @@ class App(AsyncApp, ResultsApp, AppSchedules, HookDecorators):
     # ---- its parts --------------------------------------------------------------------------------------------------
 
     @property
-    def queues(self) -> QueueControl:
-        """Pauses and resumes queues and tasks in all worker processes."""
-        # Loaded when it is used: most programs only send.
-        from amqpworker.client.pause_writer import PauseWriter
-        from amqpworker.client.queue_control import QueueControl
-
-        self._require_broker("queues")
-        return QueueControl(self, PauseWriter(self._producer, self.plan, self._addresses, self.settings))
-
-    @property
     def producer(self) -> Producer:
         """The sending side, which workers share."""
         return self._producer
-
-    @property
-    def dead(self) -> DeadLetters:
-        """The dead letters in the queues of the app: list, replay and drop them."""
-        from amqpworker.client.dead import DeadLetters  # seldom needed
-
-        self._require_broker("dead")
-        return DeadLetters(self.url, self.settings, self.plan, self._producer)
-
-    @property
-    def pending(self) -> Pending:
-        """The messages that wait until they are due: list, show, cancel and reschedule them."""
-        from amqpworker.client.pending import Pending  # seldom needed
-
-        self._require_broker("pending")
-        return Pending(self)
-
-    def _require_broker(self, name: str) -> None:
-        if self._no_broker:
-            raise ConfigError(f"app.{name} is about queues of RabbitMQ: {self._no_broker}")
 
     def exchange_parts(self, parts: AppParts) -> AppParts:
         """Send and store by other parts from now on, and return the former ones: for tests, while no thread uses the app."""

@@ -31,6 +31,12 @@ def name_of(callable_: Callable[..., object]) -> str:
     return f"{module}.{getattr(callable_, '__qualname__', kind.__qualname__)}"
 
 
+def name_of_class(kind: type) -> str:
+    """Return the name of a class as errors have it: with its module, unless it is built in."""
+    # It is sent as UTF-8, and a class may have any name.
+    return encodable(kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}")
+
+
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """Return the known name that is nearest to the given one, as a question in parentheses; "" if none is near."""
     import difflib  # for mistakes only

@@ -1,14 +1,15 @@
-"""What every measure is given: the node, the scale, and a place of its own for each measure."""
+"""What every measure is given: the node, the scale, servers for results, and a place of its own for each measure."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.broker import Broker
+from bench.stores import Servers
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Bench:
 
     broker: Broker
     scale: float = 1.0
+    servers: Servers = field(default_factory=Servers)
 
     def count(self, full: int, least: int = 256) -> int:
         """Return a number of messages at this run's scale."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import sqlite3
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 from bench.broker import Broker
 from bench.places import OWN_PYTHON, PEER_PYTHON
 
-OURS = ("amqpworker", "pika", "aio-pika", "aiormq", "pydantic", "tenacity", "structlog")
+OURS = ("amqpworker", "pika", "aio-pika", "aiormq", "pydantic", "tenacity", "structlog", "psycopg", "redis")
 PEERS = ("celery", "kombu", "dramatiq", "taskiq", "taskiq-aio-pika", "faststream", "aio-pika", "pika")
+PEERS_STORES = ("redis", "SQLAlchemy", "psycopg2-binary")
+PSQL, REDIS = ["psql", "--version"], ["redis-server", "--version"]
 VERSIONS = "import sys, importlib.metadata as m; print(', '.join(f'{n} {m.version(n)}' for n in sys.argv[1:]))"
 
 
@@ -25,8 +29,9 @@ def facts(broker: Broker, runs: int, scale: float) -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.1f}",
         "system": f"{_system()}, Linux {platform.release()}, Python {platform.python_version()}",
         "broker": broker.versions(),
+        "stores": f"SQLite {sqlite3.sqlite_version}, PostgreSQL {_version(PSQL)}, Redis {_version(REDIS)}",
         "ours": _printed([OWN_PYTHON, "-c", VERSIONS, *OURS]),
-        "peers": _printed([PEER_PYTHON, "-c", VERSIONS, *PEERS]),
+        "peers": _printed([PEER_PYTHON, "-c", VERSIONS, *PEERS, *PEERS_STORES]),
         "Go": f"{_go()}, amqp091-go {_debian('golang-github-rabbitmq-amqp091-go-dev')}",
     }
 
@@ -48,6 +53,11 @@ def _go() -> str:
 
 def _debian(package: str) -> str:
     return _printed(["dpkg-query", "-W", "-f", "${Version}", package])
+
+
+def _version(command: list[str]) -> str:
+    found = re.search(r"\d+(\.\d+)+", _printed(command))
+    return found[0] if found else "?"
 
 
 def _printed(command: list[str]) -> str:

@@ -52,7 +52,7 @@ def median(runs: Runs, side: str, metric: str) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One side's figure has to be at least (or at most) so many times another's."""
+    """One side's figure has to be at least (or at most) so many times another's; with neither it is only shown."""
 
     to: str
     metric: str
@@ -162,6 +162,8 @@ def number(value: float) -> str:
 
 
 def _bound(at_least: float | None, at_most: float | None) -> str:
+    if at_least is None and at_most is None:
+        return "any"
     return f"≥ {at_least:g}" if at_least is not None else f"≤ {at_most:g}"
 
 

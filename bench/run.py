@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -25,6 +25,7 @@ from bench.context import Bench
 from bench.facts import facts
 from bench.places import BENCH, SideFailed, SideSkipped, prepare
 from bench.row import Result, Row
+from bench.stores import Servers
 
 RESULTS = BENCH / "results.md"
 
@@ -112,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         TimeElapsedColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    with node(told) as broker, Progress(*columns, console=console) as progress:
+    with node(told) as broker, closing(Servers()) as servers, Progress(*columns, console=console) as progress:
         known = facts(broker, told.runs, told.scale)
-        bench = Bench(broker, told.scale)
+        bench = Bench(broker, told.scale, servers)
         results = [measure(row, bench, told.runs, told.side, progress) for row in chosen]
     for result in results:
         for failure in result.failures:

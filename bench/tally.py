@@ -63,11 +63,15 @@ class Tally:
                 alive()
             time.sleep(0.02)
 
-    def seconds(self) -> float:
-        """Return the time from the first beginning (the first end, where tasks note only that) to the last end."""
+    def seconds(self, end: int = 0) -> float:
+        """
+        Return the time from the first beginning (the first end, where tasks note only that) to the last end.
+
+        That may be later than the end of the last task: `end`, in nanoseconds since the epoch.
+        """
         ends = self.ended.tolist()
         begins = [cell for cell in self.begun.tolist() if cell] or ends
-        return (max(ends) - min(begins)) / 1e9
+        return (max(end, *ends) - min(begins)) / 1e9
 
 
 def gate_of(path: Path) -> Path:

@@ -46,7 +46,7 @@ make_venv() {
     local tools
     mapfile -t tools < <(dev_tools)
     install hatchling editables "${tools[@]}"
-    install --no-build-isolation --editable '.[postgresql,redis,schedules]'
+    install --no-build-isolation --editable '.[django,postgresql,redis,schedules]'
     printf '%s' "$PWD" >"$stamp"
 }
 

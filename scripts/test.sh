@@ -30,4 +30,5 @@ cat "$output"
 # 5 is "no tests": with `-k`, what was chosen may all be in the other lane.
 ((of_first != 5)) || of_first=$of_second
 ((of_second != 5)) || of_second=$of_first
+((of_first == 0 && of_second == 0)) || echo "Exit codes of the two lanes: $of_first, $of_second"
 exit $((of_first || of_second))

@@ -25,7 +25,7 @@ from amqpworker.cli.dead_options import AllCopies, Choice, LetterId, Parked, Que
 from amqpworker.cli.dead_plan import mover_of, plan_of, refuse_several, report_missing, walks_of
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.parked_warning import warn_if_parked
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
+from amqpworker.cli.shared import AsJson, app_option, closing_app, examples, load, quiet
 from amqpworker.cli.values import pairs
 from amqpworker.client.parked_watch import ParkedWatch
 from amqpworker.errors import ConfigError, InvalidArguments
@@ -72,9 +72,7 @@ def _edited_parts(letter: DeadLetter) -> tuple[object, ...]:
 )
 def edit(
     letter: LetterId,
-    app: Annotated[
-        str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the task.")
-    ],
+    app: Annotated[str, app_option("The app that has the task.")],
     values: Annotated[
         list[str] | None,
         typer.Option(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amqpworker.cli.option_times import seconds_of
-from amqpworker.cli.shared import APP_VARIABLE, Place
+from amqpworker.cli.shared import APP_VARIABLE, Place, app_option
 from amqpworker.client.letter_queues import letter_queues
 from amqpworker.errors import ConfigError, InvalidArguments
 from amqpworker.model.letter_selection import Selection
@@ -22,10 +22,7 @@ from amqpworker.model.letter_selection import Selection
 if TYPE_CHECKING:
     from amqpworker.app import App
 
-AppChoice = Annotated[
-    str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queues and the URL."),
-]
+AppChoice = Annotated[str | None, app_option("The app that has the queues and the URL.")]
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Letters by their ids, or by sha256:… without one.")
 ]

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amqpworker.cli.output import console, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
+from amqpworker.cli.shared import AsJson, app_option, closing_app, examples, load, quiet
 from amqpworker.log.terminal import print_error, printable
 
 if TYPE_CHECKING:
     from amqpworker.client.queue_control import QueueControl
     from amqpworker.model.paused import Kind
 
-AppWithName = Annotated[
-    str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queue or task.")
-]
+AppWithName = Annotated[str, app_option("The app that has the queue or task.")]
 QueueName = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name.")]
 TaskName = Annotated[str, typer.Argument(metavar="NAME", help="The task's name.")]
 

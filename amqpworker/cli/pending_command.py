@@ -18,7 +18,7 @@ import typer
 from amqpworker.cli.option_times import future_time, seconds_or_none, time_or_seconds
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, NamespaceOption, Place, UrlOption, closing_app, examples, quiet
+from amqpworker.cli.shared import AsJson, NamespaceOption, Place, UrlOption, app_option, closing_app, examples, quiet
 from amqpworker.errors import InvalidArguments
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
@@ -39,12 +39,7 @@ pending_app = typer.Typer(
     help="List what waits until it is due; cancel or reschedule it.",
 )
 
-AppChoice = Annotated[
-    str | None,
-    typer.Option(
-        "--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the URL and the namespace."
-    ),
-]
+AppChoice = Annotated[str | None, app_option("The app that has the URL and the namespace.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The message's id.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask, however many messages are read.")]
 

@@ -12,7 +12,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, admin_of, examples, load, quiet
+from amqpworker.cli.shared import AsJson, admin_of, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 queues_app = typer.Typer(no_args_is_help=True, help="Act on whole queues of an app.")
 
-AppWithQueue = Annotated[
-    str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the queue.")
-]
+AppWithQueue = Annotated[str, app_option("The app that has the queue.")]
 QueueName = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name.")]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 

@@ -16,7 +16,7 @@ import typer
 
 from amqpworker.cli.output import write, write_json
 from amqpworker.cli.questions import agreed
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, examples, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError, InvalidArguments, ResultStoreError
 from amqpworker.log.terminal import printable
 from amqpworker.model.headers import time_text
@@ -37,10 +37,7 @@ results_app = typer.Typer(
     help="Prepare a result store; show, delete and expire results.",
 )
 
-AppChoice = Annotated[
-    str | None,
-    typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app whose result store is meant."),
-]
+AppChoice = Annotated[str | None, app_option("The app whose result store is meant.")]
 
 
 @results_app.command(
@@ -128,27 +125,34 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """
-    Delete what is stored of messages. It asks if there is more than one id.
+    Delete what is stored of messages, also what an integration keeps of them. It asks if there is more than one id.
 
     Exit codes: 0 deleted, also if nothing was stored; 1 you did not agree; 2 the store could not be written to.
     """
+    from amqpworker.results.row import record_id
+
     ids = list(dict.fromkeys(task_ids))
     with _store(app) as store:
         if len(ids) > 1 and not agreed(f"Delete the results of {len(ids)} messages?", yes):
             raise typer.Exit(1)
-        found = store.get(ids)
-        store.delete(ids)
+        rows = [*ids, *map(record_id, ids)]
+        found = store.get(rows)
+        store.delete(rows)
+    deleted = {one: one in found or record_id(one) in found for one in ids}
     if as_json:
-        write_json([{"id": one, "deleted": one in found} for one in ids])
+        write_json([{"id": one, "deleted": was_there} for one, was_there in deleted.items()])
         return
-    for one in ids:
-        write(f"{printable(one)}: {'deleted' if one in found else 'nothing was stored'}")
+    for one, was_there in deleted.items():
+        write(f"{printable(one)}: {'deleted' if was_there else 'nothing was stored'}")
 
 
 @results_app.command(epilog=examples("amqpworker results expire --app shop.tasks:app"))
 def expire(app: AppChoice = None, as_json: AsJson = False) -> None:
     """
     Delete all results that have expired. Workers do this as they store new ones; here it is done at once.
+
+    In SQLite and PostgreSQL, it deletes those of other namespaces in the same file or table too: no app returns what has expired.
+    Redis deletes by itself, and 0 are deleted here.
 
     Exit codes: 0 done, also if there were none; 2 the store could not be written to.
     """

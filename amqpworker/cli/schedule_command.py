@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from amqpworker.cli.output import console, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, closing_app, examples, load, quiet
+from amqpworker.cli.shared import AsJson, app_option, closing_app, examples, load, quiet
 from amqpworker.errors import AmqpWorkerError, CallTimeout, ConfigError, ResultStoreError, TaskFailed, Unroutable
 from amqpworker.log.terminal import print_error, printable
 from amqpworker.routing.topology import DEFAULT_SCHEDULER, check_scheduler_name
@@ -34,9 +34,7 @@ schedule_app = typer.Typer(
     help="List, run, pause and resume the schedules of an app. A schedule without a time zone of its own is in UTC.",
 )
 
-AppWithSchedules = Annotated[
-    str, typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the schedules.")
-]
+AppWithSchedules = Annotated[str, app_option("The app that has the schedules.")]
 SchedulerName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the scheduler that runs them.")]
 ScheduleFile = Annotated[
     Path | None,

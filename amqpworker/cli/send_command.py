@@ -78,6 +78,22 @@ Expires = Annotated[
     str | None,
     typer.Option(metavar="SECONDS", help="Dead-letter it if it has not started within this time: 90, or 5m, 2h, 30d."),
 ]
+TimeLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Raise TimeLimitExceeded in the task after this time: 90, or 5m, 2h.",
+        show_default="the task's own",
+    ),
+]
+HardLimit = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SECONDS",
+        help="Abandon the task, with its worker process, after this time: 90, or 5m, 2h.",
+        show_default="the task's own",
+    ),
+]
 SendTimeout = Annotated[
     str | None,
     typer.Option(
@@ -108,6 +124,7 @@ ShowProgress = Annotated[
         "amqpworker send shop.tasks.welcome user_id=42 --app shop.tasks:app",
         "amqpworker send billing.charge order_id=o-1 -q billing --delay 60",
         'amqpworker send shop.tasks.report -q reports --body \'{"day": "2026-11-25"}\'',
+        "amqpworker send shop.tasks.clean -q slow --time-limit 10m --hard-limit 15m",
     )
 )
 def send(
@@ -118,6 +135,8 @@ def send(
     delay: Delay = None,
     at: At = None,
     expires: Expires = None,
+    time_limit: TimeLimit = None,
+    hard_limit: HardLimit = None,
     timeout: SendTimeout = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
@@ -136,7 +155,7 @@ def send(
     """
     quiet()
     options = {
-        **_common_options(queue, id, header),
+        **_common_options(queue, id, header, time_limit, hard_limit),
         "delay": seconds_or_none(delay, "--delay"),
         "at": future_time(at, "--at", "To run it now, leave out --at."),
         "expires": seconds_or_none(expires, "--expires"),
@@ -157,7 +176,7 @@ def send(
 @send_app.command(
     epilog=examples(
         "amqpworker call shop.tasks.price sku=A-17 --app shop.tasks:app --timeout 5",
-        "amqpworker call billing.balance account=7 --queue billing",
+        "amqpworker call billing.balance account=7 --queue billing --time-limit 30",
         "amqpworker call shop.tasks.import_all --app shop.tasks:app --progress",
     )
 )
@@ -166,6 +185,8 @@ def call(
     task: TaskName,
     values: Values = None,
     body: Body = None,
+    time_limit: TimeLimit = None,
+    hard_limit: HardLimit = None,
     timeout: CallTimeout = None,
     queue: QueueName = None,
     id: Id = None,  # noqa: A002 - the option's name
@@ -188,7 +209,8 @@ def call(
     quiet()
     checked_timeout = _timeout_of(timeout)
     found = Place.of(context, app, url, namespace).open()
-    sent = message(found, task, values or [], body, _common_options(queue, id, header))
+    options = _common_options(queue, id, header, time_limit, hard_limit)
+    sent = message(found, task, values or [], body, options)
     with closing_app(found), showing_progress(found, sent) if progress else nullcontext():
         reply = decode_reply(
             found.producer.call(sent, found.settings.call_timeout if checked_timeout is None else checked_timeout)
@@ -200,8 +222,20 @@ def call(
     write(printable(text) if sys.stdout.isatty() else text)
 
 
-def _common_options(queue: str | None, id: str | None, header: list[str] | None) -> dict[str, Any]:  # noqa: A002
-    return {"id": id, "queue": queue, "headers": pairs(header, "header") if header else None}
+def _common_options(
+    queue: str | None,
+    id: str | None,  # noqa: A002 - the option's name
+    header: list[str] | None,
+    time_limit: str | None,
+    hard_limit: str | None,
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "queue": queue,
+        "headers": pairs(header, "header") if header else None,
+        "time_limit": seconds_or_none(time_limit, "--time-limit"),
+        "hard_limit": seconds_or_none(hard_limit, "--hard-limit"),
+    }
 
 
 def _print_failure(failed: TaskFailed) -> None:

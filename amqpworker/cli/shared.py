@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,15 +37,13 @@ if TYPE_CHECKING:
 
 APP_VARIABLE = "AMQPWORKER_APP"
 
-AppOption = Annotated[
-    str | None,
-    typer.Option(
-        "--app",
-        metavar="MODULE:APP",
-        envvar=APP_VARIABLE,
-        help="The app that has the task, with its types and its queue.",
-    ),
-]
+
+def app_option(text: str) -> Any:
+    """Return the option --app, which a variable can give too; `text` is what its help has."""
+    return typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help=text)
+
+
+AppOption = Annotated[str | None, app_option("The app that has the task, with its types and its queue.")]
 UrlOption = Annotated[
     str | None,
     typer.Option(

@@ -1,7 +1,8 @@
 """
 What other programs and releases see of an app's tasks: names, queue, version, parameters, result; as `amqpworker tasks --json`.
 
-Decides the format, and reads it. `cli.task_changes` compares two of them.
+Decides the format, and reads it. `cli.task_changes` compares two of them, but not what becomes of results and errors: that is
+for people.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from amqpworker.errors import ConfigError
+from amqpworker.text import name_of_class
 
 if TYPE_CHECKING:
     from amqpworker.task import Task
@@ -33,7 +35,11 @@ class TaskParameter(BaseModel):
 
 
 class TaskDescription(BaseModel):
-    """A task; `upgrade` is whether it has one, `result` the JSON schema of what it returns."""
+    """
+    A task; `upgrade` is whether it has one, `result` the JSON schema of what it returns.
+
+    `result_ttl` is in seconds, null if that of the settings counts; `throws` are names of exceptions, as dead letters have them.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -44,11 +50,22 @@ class TaskDescription(BaseModel):
     upgrade: bool = False
     parameters: list[TaskParameter] = []
     result: dict[str, Any] = {}
+    result_ttl: float | None = None
+    track: bool = False
+    dedupe: bool = False
+    throws: list[str] = []
 
     @property
     def names(self) -> list[str]:
         """Every name by which a message may name it."""
         return [self.name, *self.aliases]
+
+    @property
+    def options(self) -> list[str]:
+        """What becomes of its results and errors, as it was declared; empty if nothing was."""
+        switched = [name for name in ("track", "dedupe") if getattr(self, name)]
+        ttl = [] if self.result_ttl is None else [f"result_ttl={self.result_ttl:g}"]
+        return [*switched, *ttl, *(f"throws={name}" for name in self.throws)]
 
     def as_json(self) -> dict[str, Any]:
         """Return the description as an object of JSON's types."""
@@ -92,6 +109,10 @@ def _describe(task: Task[Any, Any], names: Iterable[str]) -> TaskDescription:
         upgrade=task.upgrade is not None,
         parameters=parameters,
         result=bare(json_schema_of("result", signature.returns)),
+        result_ttl=task.result_ttl,
+        track=task.track,
+        dedupe=task.dedupe,
+        throws=[name_of_class(kind) for kind in task.throws],
     )
 
 

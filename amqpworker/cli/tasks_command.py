@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amqpworker.cli.output import clipped, console, folded, table, write, write_json
-from amqpworker.cli.shared import APP_VARIABLE, AsJson, examples, load, quiet
+from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError
 from amqpworker.log.terminal import printable
 
@@ -35,10 +35,7 @@ tasks_app = typer.Typer(invoke_without_command=True)
 )
 def tasks(
     context: typer.Context,
-    app: Annotated[
-        str | None,
-        typer.Option("--app", metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the tasks."),
-    ] = None,
+    app: Annotated[str | None, app_option("The app that has the tasks.")] = None,
     diff: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +47,7 @@ def tasks(
     """
     List the tasks of an app, or check with --diff whether it can be deployed; does not connect to the broker.
 
-    A parameter in brackets may be left out. A deploy is safe if no message is dead-lettered while old and new senders and workers run at once.
+    A parameter in brackets may be left out. Options are those for results and for expected errors. A deploy is safe if no message is dead-lettered while old and new senders and workers run at once.
 
     Exit codes: 0 listed, or the deploy is safe, 1 it is not, 2 the tasks or the file could not be read.
     """
@@ -81,11 +78,13 @@ def _list(described: Sequence[TaskDescription], as_json: bool) -> None:
     if not described:
         write("The app has no tasks.")
         return
-    shown = table("task", "queue", "version", "parameters")
+    has_options = any(one.options for one in described)
+    shown = table("task", "queue", "version", "parameters", *(["options"] if has_options else []))
     for one in described:
         parameters = (each.name if each.required else f"[{each.name}]" for each in one.parameters)
         names = "\n".join([folded(one.name), *(folded(f"also {alias}") for alias in one.aliases)])
-        shown.add_row(names, clipped(one.queue, 255), str(one.version), clipped(" ".join(parameters), 1000))
+        row = [names, clipped(one.queue, 255), str(one.version), clipped(" ".join(parameters), 1000)]
+        shown.add_row(*row, *([clipped(" ".join(one.options), 1000)] if has_options else []))
     console().print(shown)
 
 

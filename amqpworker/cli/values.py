@@ -66,6 +66,8 @@ def as_cli_options(text: str) -> str:
     """Return an error's text with `--delay` in place of `options(delay=…)`."""
     return re.sub(
         r"options\(((?:\w+=…(?:, )?)+)\)",
-        lambda found: ", ".join(f"--{OPTION_NAMES.get(name, name)}" for name in re.findall(r"(\w+)=…", found[1])),
+        lambda found: ", ".join(
+            f"--{OPTION_NAMES.get(name, name.replace('_', '-'))}" for name in re.findall(r"(\w+)=…", found[1])
+        ),
         text,
     )

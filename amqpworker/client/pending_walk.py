@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from amqpworker.broker.queue_walk import QueueWalker, Walk
+from amqpworker.model.headers import ETA, time_of
 from amqpworker.model.pending_message import PendingMessage
 from amqpworker.routing.delay import longest_wait
 from amqpworker.routing.topology import LEVELS, UNIT, Names
@@ -118,9 +119,14 @@ class LadderWalk:
             # Else it was, and will be, in this level only while the ladder is read.
             is_moving = message.is_latest or message.due.timestamp() - below < now + SOON
             if seen is not None and message.id and is_moving:
-                moment = message.attempt if message.is_latest else message.due
-                key = hash((message.id, message.task, message.queue, moment))
+                key = hash(key_of(message))
                 if key in seen:
                     continue
                 seen.add(key)
             yield message
+
+
+def key_of(message: PendingMessage) -> tuple[object, ...]:
+    """Return what stays the same while a message moves down, and is another after its next run; it may be late, and not `due`."""
+    eta = time_of((message.message.properties.headers or {}).get(ETA))
+    return message.id, message.task, message.queue, message.attempt, eta

@@ -23,7 +23,7 @@ from amqpworker.model.message import Message
 from amqpworker.model.message_status import Status
 from amqpworker.model.reply import RESULT_REFUSED, Reply, decode_reply
 from amqpworker.policies.durations import duration
-from amqpworker.policies.foreign_names import SENT_ATTRIBUTES, unknown_attribute
+from amqpworker.policies.foreign_names import RESULT_OPTIONS, SENT_ATTRIBUTES, refuses_foreign, unknown_attribute
 from amqpworker.results.row import ResultRow
 
 R = TypeVar("R")
@@ -100,6 +100,7 @@ class Sent(Generic[R]):
     def __hash__(self) -> int:
         return hash(self.id)
 
+    @refuses_foreign(RESULT_OPTIONS)
     def result(self, timeout: float | timedelta = 10.0) -> R:
         """
         Return what the task returned, in the type of its return hint, as soon as it is stored.
@@ -117,6 +118,7 @@ class Sent(Generic[R]):
         warn_in_event_loop("result")
         return self._value_of(self._origin.results().wait(self.wanted, seconds), seconds)
 
+    @refuses_foreign(RESULT_OPTIONS)
     async def aresult(self, timeout: float | timedelta = 10.0) -> R:
         """As `result`, without blocking the event loop: the store is read in another thread."""
         seconds = duration(timeout, "timeout")

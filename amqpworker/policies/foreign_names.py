@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _BY_RETRY: Final = "use retry=[1, 5, 30] (the seconds before each retry), a number of retries, or a tenacity.Retrying"
 _OWN_QUEUE: Final = "messages have no priority; give urgent ones a queue of their own (queue=…) with its own threads"
@@ -17,21 +20,14 @@ _CURRENT: Final = "leave it out, current() returns what Celery passes as self"
 _HOOKS: Final = "use @task.on_success, @task.on_retry and @task.on_dead"
 _ARGUMENTS: Final = "the arguments of the task are those of send, as in options(…).send(…)"
 _JSON: Final = "leave it out, the body of a message is always JSON"
+_MODULES: Final = "use modules=[…], which workers import"
+_STORE: Final = "use results=…, such as sqlite:///results.db, postgresql://… or redis://…"
+_SETTINGS: Final = "use App(settings=Settings(…)), and the options of the command line"
+_CRON: Final = 'use cron="30 2 * * *", which has five fields: minute, hour, day of month, month, day of week'
+_OF_ITS_APP: Final = "the app that has the task decides that, in its @app.task(…)"
+_OF_THE_MESSAGE: Final = "use task.options(…).schedule(…)(…), with the options of the message"
+_RAISES: Final = "leave it out; result raises TaskFailed if the task failed, and status returns its state"
 
-_URL: Final = "the URL of RabbitMQ is the first argument, or in AMQPWORKER_URL"
-
-APP_OPTIONS: Final[Mapping[str, str]] = {
-    "broker": _URL,
-    "broker_url": _URL,
-    "backend": "use results=…, a URL",
-    "result_backend": "use results=…, a URL",
-    "include": "use modules=[…]",
-    "imports": "use modules=[…]",
-    "main": "leave it out, tasks have the names of their modules",
-    "task_routes": "use @app.task(queue=…)",
-    "beat_schedule": "use task.schedule(…)(…)",
-    "timezone": "each schedule has its own",
-}
 TASK_OPTIONS: Final[Mapping[str, str]] = {
     "bind": _CURRENT,
     "base": "there are no classes of tasks; use App(middleware=[…]), and @task.on_dead",
@@ -96,6 +92,44 @@ MESSAGE_OPTIONS: Final[Mapping[str, str]] = {
     "serializer": _JSON,
     "compression": _JSON,
 }
+APP_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("broker", "broker_url", "host"), "use url=…, such as amqp://guest:guest@localhost:5672/"),
+    **dict.fromkeys(("backend", "result_backend"), _STORE),
+    **dict.fromkeys(("include", "imports"), _MODULES),
+    **dict.fromkeys(("config_source", "changes", "heartbeat"), _SETTINGS),
+    "main": "leave it out; the name of a task is by default that of its module and function",
+    "result_expires": "use App(settings=Settings(result_ttl=…)), in seconds",
+    "task_default_queue": "use default_queue=…",
+    "task_cls": "there are no classes of tasks; use App(middleware=[…]), and @task.on_dead",
+    "beat_schedule": "use @app.schedule(…) above @app.task, or task.schedule(…)(…)",
+    **dict.fromkeys(("timezone", "enable_utc"), "use tz=… of each schedule"),
+    "task_always_eager": "use the fixture amqp_inline, which pytest has from amqpworker",
+    "confirm_delivery": "leave it out, a message is always confirmed",
+    "max_priority": _OWN_QUEUE,
+    "set_as_current": "leave it out; a task belongs to the app whose decorator makes it",
+}
+REMOTE_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("queue_name", "routing_key", "exchange"), "use queue=…"),
+    "actor_name": "use name=…",
+    **dict.fromkeys(("max_retries", "retry", "time_limit", "hard_limit", "result", "ignore_result"), _OF_ITS_APP),
+    "priority": _OWN_QUEUE,
+    "serializer": _JSON,
+}
+SCHEDULE_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("crontab", "minute", "hour", "day_of_week", "day_of_month", "month_of_year"), _CRON),
+    **dict.fromkeys(("schedule", "run_every"), "use cron=…, or every=…, in seconds"),
+    "timezone": "use tz=…",
+    "relative": "use start=…, from which every=… counts",
+    **dict.fromkeys(("args", "kwargs"), "use task.schedule(…)(…), which takes the arguments of the task last"),
+    **dict.fromkeys(("options", "expires", "queue", "priority", "headers"), _OF_THE_MESSAGE),
+    **dict.fromkeys(("task", "sig"), "use @app.schedule(…) above @app.task, or task.schedule(…)(…)"),
+    "enabled": "use the commands amqpworker schedule pause and resume",
+}
+RESULT_OPTIONS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("propagate", "disable_sync_subtasks"), _RAISES),
+    **dict.fromkeys(("block", "interval", "no_ack"), "leave it out; result waits up to timeout=…, in seconds"),
+    **dict.fromkeys(("callback", "on_message", "on_interval"), _HOOKS),
+}
 TASK_ATTRIBUTES: Final[Mapping[str, str]] = {
     "delay": "use .send(…)",
     "apply_async": "use .options(delay=…, at=…, expires=…, queue=…).send(…)",
@@ -125,8 +159,8 @@ SENT_ATTRIBUTES: Final[Mapping[str, str]] = {
 APP_ATTRIBUTES: Final[Mapping[str, str]] = {
     "send_task": "use @app.remote(name=…, queue=…), and .send(…) of what it makes",
     "signature": "use @app.remote(name=…, queue=…), and .message(…) of what it makes",
-    "conf": "use App(settings=Settings(…)), and the options of the command line",
-    "config_from_object": "use App(settings=Settings(…)), and the options of the command line",
+    "conf": _SETTINGS,
+    "config_from_object": _SETTINGS,
     "autodiscover_tasks": "use App(modules=[…])",
     "add_periodic_task": "use task.schedule(…)(…)",
     **dict.fromkeys(("on_after_configure", "on_after_finalize"), "use task.schedule(…)(…), where the task is defined"),
@@ -144,11 +178,29 @@ RUN_ATTRIBUTES: Final[Mapping[str, str]] = {
 }
 
 
+def refuses_foreign(hints: Mapping[str, str]) -> Callable[[F], F]:
+    """Return a decorator: a call with a keyword that the function does not have raises the error of `unknown_option`."""
+
+    def decorate(function: F) -> F:
+        known = {*inspect.signature(function).parameters}
+
+        @wraps(function)
+        def checked(*args: Any, **options: Any) -> Any:
+            if not options.keys() <= known:
+                raise unknown_option(function, (name for name in options if name not in known), hints)
+            return function(*args, **options)
+
+        return cast(F, checked)
+
+    return decorate
+
+
 def unknown_option(function: Callable[..., object], given: Iterable[str], hints: Mapping[str, str]) -> TypeError:
     """Return the error about the first keyword of a call that `function` does not have."""
     name = next(iter(given))
     hint = f": {hints[name]}" if name in hints else _similar(name, _keywords_of(function))
-    return TypeError(f"{function.__name__}() has no option {name!r:.60}{hint}.")
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+    return TypeError(f"{called}() has no option {name!r:.60}{hint}.")
 
 
 def misplaced_option(given: Iterable[str], parameters: Collection[str], options: Collection[str]) -> str:
@@ -168,7 +220,8 @@ def unknown_attribute(of: str, name: str, hints: Mapping[str, str], otherwise: s
 
 def _keywords_of(function: Callable[..., object]) -> list[str]:
     parameters = inspect.signature(function).parameters.values()
-    return [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in by_name and one.name not in ("self", "function")]
 
 
 def _similar(name: str, known: Sequence[str]) -> str:

@@ -72,7 +72,8 @@ def _move_limits_to_headers(checked: dict[str, Any]) -> None:
     soft, hard = checked.pop("time_limit", None), checked.pop("hard_limit", None)
     if soft is not None and hard is not None and hard < soft:
         raise InvalidArguments(
-            f"options(time_limit={soft:g}, hard_limit={hard:g}): the hard limit must not be shorter."
+            f"options(time_limit=…, hard_limit=…): the hard limit of {hard:g} s must not be shorter than the time limit of "
+            f"{soft:g} s."
         )
     limits = {name: limit_value(value) for name, value in ((TIME_LIMIT, soft), (HARD_LIMIT, hard)) if value is not None}
     if limits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from amqpworker.results.row import ResultRow, merged
+from amqpworker.results.row_listing import RowListing
 from amqpworker.results.store import ResultNotStorable, ResultStore, Subscription
 
-__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "Subscription", "merged"]
+__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "RowListing", "Subscription", "merged"]

@@ -22,13 +22,17 @@ from amqpworker.log.logger import get_logger
 from amqpworker.results.postgresql_connection import ANSWER_TIMEOUT, Connection, PostgresLink, Server
 from amqpworker.results.postgresql_errors import is_permanent, reason
 from amqpworker.results.postgresql_put import put_part, put_rows
-from amqpworker.results.postgresql_sql import DELETE, EXPIRE, GET, NOTIFY
+from amqpworker.results.postgresql_sql import DELETE, EXPIRE, GET, LATEST, NOTIFY
 from amqpworker.results.postgresql_subscription import PostgresSubscription
-from amqpworker.results.postgresql_values import escaped, ids_array, row_of, stored_id
+from amqpworker.results.postgresql_values import HASHED, escaped, ids_array, row_of, stored_id, unescaped
 from amqpworker.results.row import ResultRow, merged
+from amqpworker.results.row_listing import NOT_LISTED
 
 CHECK_TIMEOUT = 5.0
 """Seconds that the start of a worker waits for a statement: a locked table does not keep it from starting."""
+
+LATE = 1.2
+"""A row that expires later than after this many times the usual time counts as one that is kept for longer."""
 
 log = get_logger(__name__)
 
@@ -99,6 +103,19 @@ class PostgresStore:
             return {}
         found = self._run(self._reader, "read from", partial(_get, self._namespace, list(wanted)))
         return {wanted[row[0]]: row_of(wanted[row[0]], row[1:]) for row in found}
+
+    def latest(self, most: int, now: float, usual_ttl: float, state: str = "") -> Sequence[ResultRow]:
+        """Return rows that were stored last, without their replies (`RowListing`)."""
+        parameters = {
+            "namespace": escaped(self._namespace),
+            "now": now,
+            "usual": now + LATE * usual_ttl,
+            "state": escaped(state),
+            "others": [*NOT_LISTED, HASHED],
+            "most": most,
+        }
+        found = self._run(self._reader, "read from", lambda it: it.execute(LATEST, parameters, binary=True).fetchall())
+        return [row_of(unescaped(row[0]), row[1:]) for row in found]
 
     def subscribe(self) -> PostgresSubscription:
         """Return a subscription to changes of rows."""

@@ -7,6 +7,8 @@ rows that another process has locked are left to it. Nothing here needs psycopg,
 
 from __future__ import annotations
 
+from amqpworker.results.row_listing import EXAMINED
+
 TABLE = "amqpworker_results"
 CHANNEL = "amqpworker_results"
 
@@ -69,6 +71,16 @@ SELECT count(pg_notify('{CHANNEL}', payload)) FROM unnest(%s::text[]) AS payload
 """  # noqa: S608
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', %s)"
 GET = f"SELECT {COLUMNS} FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
+# By the index of expiries: what was stored lately and is kept for the usual time, then what is kept for longer.
+_LISTED = "id, state, task, ''::bytea, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
+LATEST = f"""
+SELECT {_LISTED} FROM (
+    (SELECT * FROM {TABLE} WHERE expires_at <= %(usual)s ORDER BY expires_at DESC LIMIT {EXAMINED // 2})
+    UNION ALL (SELECT * FROM {TABLE} WHERE expires_at > %(usual)s ORDER BY expires_at LIMIT {EXAMINED // 2})
+) AS found
+WHERE namespace = %(namespace)s AND expires_at > %(now)s AND %(state)s IN ('', state) AND id NOT LIKE ALL (%(others)s)
+ORDER BY stored_at DESC LIMIT %(most)s
+"""  # noqa: S608
 DELETE = f"DELETE FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
 EXPIRE = (
     f"DELETE FROM {TABLE} WHERE ctid = ANY(ARRAY("  # noqa: S608

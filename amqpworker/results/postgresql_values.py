@@ -33,6 +33,10 @@ class ArrayBytes(bytes):
     """An array in the binary format; its type is that of the cast in the statement."""
 
 
+HASHED = r"%\\#%"
+"""A pattern of SQL: ids of which only a hash is known, and others that have these characters."""
+
+
 def escaped(text: str) -> str:
     """Return a text as ASCII without NUL; most are that already."""
     if _PLAIN.fullmatch(text):

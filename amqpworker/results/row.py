@@ -1,7 +1,8 @@
 """
 What a result store keeps of one message.
 
-Decides which of two rows of one message counts: a task that has ended does not run again in its row, whatever arrives late.
+Decides which of two rows of one message counts: a task that has ended does not run again in its row, whatever arrives late; and
+whether there is a reply already, which some writers leave as it is.
 """
 
 from __future__ import annotations
@@ -11,6 +12,16 @@ from typing import NamedTuple
 
 _RANKS = {"sent": 0, "running": 1}
 ENDED = 2
+
+RECORD = "record"
+"""The state of a row that an integration keeps beside that of a message: `contrib.django` has the arguments of tasks there."""
+
+RECORD_PREFIX = "aw-record:"
+
+
+def record_id(task_id: str) -> str:
+    """Return the id of such a row."""
+    return f"{RECORD_PREFIX}{task_id}"
 
 
 class ResultRow(NamedTuple):
@@ -44,6 +55,10 @@ class ResultRow(NamedTuple):
     def replaces(self, other: ResultRow) -> bool:
         """Return whether a store must put this row in the place of another one with its id; else it keeps the other."""
         return (self.first_sent, self.rank) >= (other.first_sent, other.rank)
+
+    def has_reply_of(self, other: ResultRow, now: float) -> bool:
+        """Return whether this row has a reply to the message of another one with its id, and has not expired at `now`."""
+        return bool(self.reply) and self.first_sent == other.first_sent and self.expires_at > now
 
 
 def merged(rows: Sequence[ResultRow]) -> list[ResultRow]:

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 from amqpworker.results.row import ResultRow, merged
+from amqpworker.results.row_listing import EXAMINED, NOT_LISTED
 from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
 from amqpworker.results.sqlite_subscription import SqliteSubscription
 from amqpworker.results.store import ResultNotStorable
@@ -50,6 +51,14 @@ PUT = (
 _OURS = "namespace IN (?, '') AND id = ?"
 GET = f"SELECT {_COLUMNS} FROM result_rows WHERE {_OURS} ORDER BY first_sent DESC, namespace DESC LIMIT 1"  # noqa: S608
 DELETE = f"DELETE FROM result_rows WHERE {_OURS}"  # noqa: S608
+# A replaced row has a new `seq`: the last ones are the latest.
+LATEST = (
+    "SELECT id, state, task, x'', first_sent, stored_at, expires_at, attempt, worker, started_at, progress FROM"  # noqa: S608
+    " (SELECT namespace, id, state, task, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
+    f" FROM result_rows ORDER BY seq DESC LIMIT {EXAMINED})"
+    " WHERE namespace IN (?1, '') AND expires_at > ?2 AND ?3 IN ('', state) AND id NOT LIKE ?4 AND id NOT LIKE ?5"
+    " ORDER BY stored_at DESC LIMIT ?6"
+)
 EXPIRE = "DELETE FROM result_rows WHERE seq IN (SELECT seq FROM result_rows WHERE expires_at <= ? LIMIT ?)"
 
 
@@ -130,6 +139,14 @@ class SqliteStore:
         """Return the rows of those ids that have one."""
         try:
             return self._reader.use(partial(_get, self._namespace, ids))
+        except (sqlite3.Error, OSError) as error:
+            raise ResultStoreError(f"Results cannot be read from {self.path}: {reason(error, self.path)}.") from error
+
+    def latest(self, most: int, now: float, usual_ttl: float, state: str = "") -> Sequence[ResultRow]:  # noqa: ARG002
+        """Return rows that were stored last, without their replies (`RowListing`)."""
+        parameters = (self._namespace, now, encodable(state), *NOT_LISTED, most)
+        try:
+            return self._reader.use(lambda connect: list(map(ResultRow._make, connect().execute(LATEST, parameters))))
         except (sqlite3.Error, OSError) as error:
             raise ResultStoreError(f"Results cannot be read from {self.path}: {reason(error, self.path)}.") from error
 

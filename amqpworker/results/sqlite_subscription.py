@@ -1,7 +1,7 @@
 """
 Changes of rows in a SQLite file, as other processes and threads commit them.
 
-Decides how soon they are seen: SQLite does not notify, so the version of its data is read every five milliseconds, which takes
+Decides how soon they are seen: SQLite does not notify, so the version of its data is read every ten milliseconds, which takes
 some microseconds (https://www.sqlite.org/pragma.html#pragma_data_version).
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from amqpworker.errors import ResultStoreError
 from amqpworker.results.sqlite_file import Connect, SqliteFile, reason
 
-LOOK_EVERY = 0.005
+LOOK_EVERY = 0.01
 LOCK_TIMEOUT = 5.0
 CHANGED = "SELECT seq, id FROM result_rows WHERE seq > ? AND namespace IN (?, '') ORDER BY seq"
 LATEST = "SELECT coalesce(max(seq), 0) FROM result_rows"

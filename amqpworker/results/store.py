@@ -100,7 +100,8 @@ class ResultStore(Protocol):
         """
         Delete at most `most` rows whose `expires_at` is not after `now`, and return how many were deleted.
 
-        Workers call this from time to time. A store that deletes expired rows by itself returns 0.
+        Workers call this from time to time. Rows of other namespaces may be among them: no app returns what has expired. A store
+        that deletes expired rows by itself returns 0.
 
         Raises:
             ResultStoreError: nothing could be deleted.

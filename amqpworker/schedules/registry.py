@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from amqpworker.errors import ConfigError, InvalidArguments
+from amqpworker.policies.foreign_names import SCHEDULE_OPTIONS, refuses_foreign
 from amqpworker.schedules.definition import Misfire, Overlap, Schedule
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class AppSchedules:
     unfinished_schedules: dict[str, str]
     """By name, the task of each `task.schedule(…)` whose result was not called yet."""
 
+    @refuses_foreign(SCHEDULE_OPTIONS)
     def schedule(  # noqa: PLR0913 - keyword options are the interface here
         self,
         name: str,

@@ -77,7 +77,7 @@ class InlineEngine:
         if purpose is CALLS:
             self.worker.answer(pending, calls)
         elif self._eager and not self.worker.is_inside_task:
-            self.worker.run_ready()
+            self.worker.run_sent(pending)
 
     def _is_served(self, queue: str) -> bool:
         """Return whether the app's own workers consume a queue: not one that only tasks of other programs have."""

@@ -2,7 +2,7 @@
 The worker of an app that runs inline: takes deliveries one at a time, by the code of a worker process.
 
 Decides in which thread a task runs: coroutines in one event loop in a thread of its own, all others in the thread that sends;
-but never where an event loop runs.
+but never where an event loop runs. Many threads may send; what one of them takes, the others wait for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from amqpworker.log.logger import task_context
 from amqpworker.model.headers import EXPIRES, time_of
 from amqpworker.model.outcome import Requeue
+from amqpworker.testing.inline_runs import InlineRun, InlineRuns
 from amqpworker.testing.one_delivery import Parts, Workbench
 from amqpworker.worker.cancels import Cancels
 from amqpworker.worker.hook_calls import HookTable
@@ -96,6 +97,7 @@ class InlineWorker:
         )
         self._hooks = HookThreads(HookTable(app.hooks, app.tasks), self._loop.run_coroutine)
         self._lifespan: Lifespan | None = None
+        self._runs = InlineRuns(broker.pop_ready)
         self._count = 0
 
     @property
@@ -108,6 +110,13 @@ class InlineWorker:
         before = self._count
         self._outside_of_loops(self._drain)
         return self._count - before
+
+    def run_sent(self, pending: PendingPublish) -> None:
+        """Run what is ready; when this returns, the message of a publication has run, in this thread or in another."""
+        self.run_ready()
+        sent = pending.publication.properties.message_id
+        while taken := tuple(one for one in self._runs.elsewhere() if one.publication.properties.message_id == sent):
+            self._runs.wait_for_end(taken)
 
     def answer(self, pending: PendingPublish, calls: Calls) -> None:
         """Run what is ready and, while its reply does not arrive, what falls due before the caller of a call gives up."""
@@ -149,8 +158,8 @@ class InlineWorker:
             ended.result()
 
     def _drain(self) -> None:
-        while (publication := self._broker.pop_ready()) is not None:
-            contextvars.copy_context().run(self._take, publication)
+        while (run := self._runs.take()) is not None:
+            contextvars.copy_context().run(self._take, run)
 
     def _advance_to(self, moment: float) -> None:
         self._drain()
@@ -171,15 +180,26 @@ class InlineWorker:
             call.finish(None, call.timed_out(pending.timeout))
 
     def _wait_until(self, condition: Callable[[], bool], until: float) -> None:
-        self._drain()
-        while not condition() and (due := self._broker.next_due) is not None and due <= until:
-            self._advance_to(due)
-        if not condition():
-            self._clock.move_to(until)
+        while True:
+            self._drain()
+            elsewhere = self._runs.elsewhere()  # first: what has ended by now is seen by the condition
+            if condition():
+                return
+            if elsewhere and (seconds := until - self._clock.now()) > 0:
+                self._runs.wait_for_end(elsewhere, seconds)
+            elif (due := self._broker.next_due) is not None and due <= until:
+                self._advance_to(due)
+            else:
+                self._clock.move_to(until)
+                return
 
-    def _take(self, publication: Publication) -> None:
+    def _take(self, run: InlineRun) -> None:
         """Take one delivery: claimed, run, settled, and its hooks called."""
         task_context.set(None)
+        with self._runs.inside(run):
+            self._deliver(run.publication)
+
+    def _deliver(self, publication: Publication) -> None:
         app = self._app
         self._enter_lifespan()
         self._count += 1

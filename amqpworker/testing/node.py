@@ -64,7 +64,7 @@ class Node:
     process ends; any other runs until `stop`, from any process.
     """
 
-    _plugins = PLUGINS
+    _plugins: tuple[str, ...] = PLUGINS
 
     def __init__(self, folder: Path | str, *, extra_config: str = "", tied: bool = False) -> None:
         self.folder = Path(folder).absolute()

@@ -47,7 +47,7 @@ from amqpworker.policies.retry import BROKEN, ResultRefused, RunInfo
 from amqpworker.policies.unknown_wait import next_wait
 from amqpworker.routing.envelope import MAX_TEXT, MAX_TRACEBACK
 from amqpworker.signature.signature import UnknownParameter
-from amqpworker.text import truncated
+from amqpworker.text import name_of_class, truncated
 from amqpworker.worker.context import Run
 from amqpworker.worker.isolation.isolated_process import Crash
 from amqpworker.worker.tracebacks import TracebackFormatter
@@ -358,10 +358,6 @@ def _run_info(run: Run, now: Callable[[], float]) -> RunInfo:
 
 def failure_of(error: BaseException) -> Failure:
     """Return an exception as text: its type, its message, and its traceback without our own frames, without passwords."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    # It is sent as UTF-8, and a class may have any name.
-    name = name.encode("utf-8", "backslashreplace").decode()
     try:
         text = str(error)
     except BaseException:  # noqa: BLE001 - user code, which may raise SystemExit here as well
@@ -370,7 +366,7 @@ def failure_of(error: BaseException) -> Failure:
         shown = _TRACEBACKS.format(error)
     except BaseException:  # noqa: BLE001 - as above
         shown = ""
-    return _failure(name, text, shown)
+    return _failure(name_of_class(type(error)), text, shown)
 
 
 def _failure(error_type: str, text: str, trace: str = "") -> Failure:

@@ -11,13 +11,13 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import backoff, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.clock import CLOCK, Clock
+from amqpworker.results.expiry import Expiry
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable, ResultStore
 
@@ -32,9 +32,6 @@ MOST_NOTES = 20_000
 """As many rows wait at most when one is noted that nothing depends on."""
 
 REPEAT_LOG_AFTER = 60.0
-
-EXPIRE_EVERY = 64
-"""After this many results, at most twice as many expired ones are deleted: the store shrinks, and no deletion is long."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +62,7 @@ class ResultStorer:
         self, store: ResultStore, clock: Clock = CLOCK, on_down: Callable[[bool], None] = lambda _: None
     ) -> None:
         self._store = store
+        self._expiry = Expiry(store)
         self._now, self._monotonic = clock
         self._on_down = on_down
         self._waiting: deque[StoredRow] = deque()
@@ -72,7 +70,6 @@ class ResultStorer:
         self._is_draining = False
         self._failing_since: float | None = None
         self._failures = 0
-        self._until_expire = 1
         self._log_dropped_at = 0.0
         self._woken = threading.Event()
         self._hurry = threading.Event()
@@ -88,7 +85,9 @@ class ResultStorer:
     def put(self, row: StoredRow) -> None:
         """Store a row soon."""
         self._waiting.append(row)
-        self._woken.set()
+        # It locks, and many threads put; the storing thread clears it before it looks for rows.
+        if not self._woken.is_set():
+            self._woken.set()
 
     def note(self, row: ResultRow) -> None:
         """Store a row soon, if the store can be written then: nothing depends on it. It is dropped if too many wait."""
@@ -174,7 +173,7 @@ class ResultStorer:
         kept = set()
         for one in rows:
             row = found.get(one.row.id)
-            if row is not None and row.reply and row.first_sent == one.row.first_sent and row.expires_at > self._now():
+            if row is not None and row.has_reply_of(one.row, self._now()):
                 kept.add(one)
         return kept
 
@@ -201,11 +200,7 @@ class ResultStorer:
         if self.problem is not None:
             self.problem = None
             self._on_down(False)
-        self._until_expire -= count
-        if self._until_expire <= 0:
-            self._until_expire = EXPIRE_EVERY
-            with suppress(Exception):  # the next time will do
-                self._store.expire(self._now(), 2 * max(count, EXPIRE_EVERY))
+        self._expiry.on_stored(count, self._now())
 
 
 def _forget(_: ResultStoreError | None) -> None:

@@ -40,7 +40,7 @@ from amqpworker.model.reply import RESULT_REFUSED, encode_done, encode_failed
 from amqpworker.routing import envelope
 from amqpworker.routing.queues import Plan
 from amqpworker.settings import Settings
-from amqpworker.worker import outcomes
+from amqpworker.worker import outcomes, task_lines
 from amqpworker.worker.context import Run
 from amqpworker.worker.copies import Copy, CopyPublisher
 from amqpworker.worker.executor import attempt_and_first_run
@@ -57,8 +57,6 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 # As `Settled(…)` without its Python function, which takes as long as all else here: one is made for each delivery.
 new_tuple = tuple.__new__
-
-MAX_LOGGED = 200
 
 
 class Settler:
@@ -132,8 +130,8 @@ class Settler:
         run = settled.run
         match outcome:
             case Done():
-                if run is not None and log.wants(self._done_level):
-                    self._log_done(settled)
+                if run is not None and task_lines.log.wants(self._done_level):
+                    task_lines.done(settled, self._done_level)
                 if outcome.value is not None or outcome.refusal is not None:
                     self._done(settled, outcome)
                 else:
@@ -158,10 +156,6 @@ class Settler:
             case _:
                 assert_never(outcome)
 
-    def _log_done(self, settled: Settled) -> None:
-        write = log.info if self._done_level == INFO else log.debug
-        write("task_done", task=settled.task, id=settled.id, seconds=settled.seconds, outcome="done")
-
     def _ack(self, settled: Settled) -> None:
         self._acks.append(settled)
         self._wake()
@@ -176,13 +170,7 @@ class Settler:
         if done.refusal is None:
             self._store_and_reply(settled, "done", encode_done(done.value))
             return
-        log.error(
-            "result_refused",
-            id=settled.id,
-            task=settled.task,
-            queue=settled.queue,
-            reason=done.refusal.text[:MAX_LOGGED],
-        )
+        task_lines.refused(settled, done.refusal.text)
         reply = encode_failed(RESULT_REFUSED, done.refusal)
         self._store_and_reply(settled._replace(result_refused=True), "done", reply)
 
@@ -198,19 +186,7 @@ class Settler:
 
     def _retry(self, settled: Settled, outcome: Retry | Snooze) -> None:
         identity = _identity_of(settled)
-        failure = outcome.failure
-        log.info(
-            "task_retried",
-            task=settled.task,
-            id=identity.task_id,
-            attempt=identity.attempt,
-            seconds=settled.seconds,
-            outcome="retried",
-            delay=round(outcome.delay, 3),
-            to_queue=outcome.queue,
-            error=failure.error_type,
-            error_text=failure.text[:MAX_LOGGED],
-        )
+        task_lines.retried(settled, outcome, identity)
         crashes = 0
         if isinstance(outcome, Snooze):
             crashes = outcome.crashes
@@ -222,21 +198,14 @@ class Settler:
         self._replace(settled, copy)
 
     def _postpone(self, settled: Settled, outcome: Postpone) -> None:
-        task_id, attempt, _ = _identity_of(settled)
-        log.info(
-            "task_postponed",
-            task=settled.task,
-            id=task_id,
-            attempt=attempt,
-            outcome="postponed",
-            delay=round(outcome.delay, 3),
-            reason=outcome.reason,
-        )
-        self._replace(settled, envelope.postponed(settled.delivery, outcome.delay, task_id, self._names, settled.at))
+        identity = _identity_of(settled)
+        task_lines.postponed(settled, outcome, identity)
+        copy = envelope.postponed(settled.delivery, outcome.delay, identity.task_id, self._names, settled.at)
+        self._replace(settled, copy)
 
     def _defer(self, settled: Settled, outcome: Deferred) -> None:
         delay, since = outcome.delay, outcome.unknown_since
-        log.debug("task_deferred", task=settled.task, id=settled.id, delay=delay, reason=outcome.reason)
+        task_lines.deferred(settled, outcome)
         if since is not None:
             self.unknown_tasks.note(settled.task or "", settled.queue, delay, outcome.reason)
         copy = envelope.deferred(settled.delivery, delay, settled.id or new_id(), self._names, since)
@@ -244,42 +213,25 @@ class Settler:
 
     def _cancel(self, settled: Settled, outcome: Cancelled) -> None:
         """Settle as failed without a dead letter; a result that is stored already stays."""
-        log.info("task_cancelled", task=settled.task, id=settled.id, queue=settled.queue, seconds=settled.seconds)
+        task_lines.cancelled(settled)
         self._store_and_reply(settled, "cancelled", encode_failed(CANCELLED, outcome.failure), replaces=False)
 
     def _end_without_run(self, settled: Settled, outcome: AlreadyDone | Discarded) -> None:
+        task_lines.without_run(settled, outcome)
         if isinstance(outcome, AlreadyDone):
-            log.info("task_already_done", id=settled.id, task=settled.task, queue=settled.queue)
             self._reply_or_ack(settled, outcome.reply)
         else:
-            log.info("call_discarded", id=settled.id, queue=settled.queue, reason=outcome.reason)
             self._ack(settled)
 
     def _republish(self, settled: Settled) -> None:
-        delivery = settled.delivery
-        log.warning("delivery_republished", id=delivery.properties.message_id, queue=delivery.queue)
-        self._replace(settled, envelope.republished(delivery, self._names))
+        task_lines.republished(settled)
+        self._replace(settled, envelope.republished(settled.delivery, self._names))
 
     def _dead_letter(self, settled: Settled, dead: Dead, on_failure: OnFailure) -> None:
         """Store the failure, publish the dead letter, and once it is confirmed reply and acknowledge."""
-        delivery = settled.delivery
         task_id = settled.id or new_id()
-        failure = dead.failure
-        fields = {
-            "id": task_id,
-            "task": settled.task,
-            "queue": delivery.queue,
-            "seconds": settled.seconds,
-            "outcome": "dead",
-            "reason": dead.reason,
-            "error": failure.error_type,
-            "error_text": failure.text[:MAX_LOGGED],
-        }
-        if dead.is_expected:
-            log.info("task_dead", **fields)
-        else:
-            log.warning("task_dead", **fields)
-        reply = encode_failed(dead.reason, failure)
+        task_lines.dead(settled, dead, task_id)
+        reply = encode_failed(dead.reason, dead.failure)
         self._storing.store_then(settled, "failed", reply, partial(self._publish_letter, dead, task_id), on_failure)
 
     def _publish_letter(self, dead: Dead, task_id: str, settled: Settled, reply: bytes) -> None:

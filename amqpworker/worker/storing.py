@@ -11,16 +11,14 @@ from functools import partial
 
 from amqpworker.errors import ResultStoreError
 from amqpworker.hooks import Settled
-from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import first_sent_text
 from amqpworker.model.outcome import Failure
 from amqpworker.model.reply import RESULT_REFUSED, encode_failed
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable
+from amqpworker.worker import task_lines
 from amqpworker.worker.context import Run
 from amqpworker.worker.result_storer import ResultStorer, StoredRow
-
-log = get_logger(__name__)
 
 Then = Callable[[Settled, bytes], None]
 """What follows: it gets the reply, and whether the store has refused the result."""
@@ -113,7 +111,7 @@ class Storing:
     def _store_refusal(
         self, settled: Settled, state: str, error: ResultNotStorable, then: Then, on_failure: OnFailure
     ) -> None:
-        log.error("result_refused", id=settled.id, task=settled.task, queue=settled.queue, reason=str(error))
+        task_lines.refused(settled, str(error))
         refusal = encode_failed(RESULT_REFUSED, Failure("", str(error)))
         if settled.result_refused:
             then(settled, refusal)

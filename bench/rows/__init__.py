@@ -45,6 +45,11 @@ ORDER = (
     "pending",
     "pending_million",
     "dead_letters",
+    "stored",
+    "tracked",
+    "awaited",
+    "idle_waits",
+    "inline",
 )
 COROUTINES = "Coroutines"
 """The section of the rows about sending and calling in event loops."""
@@ -54,7 +59,9 @@ SCHEDULES = "Schedules"
 """The section of the rows about schedulers."""
 OPERATING = "Operating"
 """The section of the rows about what operators do: list what waits, and replay dead letters."""
-SECTIONS = (COROUTINES, POOLS, SCHEDULES, OPERATING)
+RESULTS = "Results"
+"""The section of the rows about stored results, and about tests without a broker."""
+SECTIONS = (COROUTINES, POOLS, SCHEDULES, OPERATING, RESULTS)
 WITHOUT_PEERS = (POOLS, SCHEDULES, OPERATING)
 """The sections in which nothing is compared with other libraries."""
 

@@ -16,6 +16,8 @@ app.conf.worker_hijack_root_logger = True
 app.conf.broker_connection_retry_on_startup = True
 if os.environ.get("BENCH_RPC"):
     app.conf.result_backend = "rpc://"
+if "BENCH_RESULTS" in os.environ:
+    app.conf.result_backend = os.environ["BENCH_RESULTS"]
 if "BENCH_TALLY" in os.environ:
     mark = marks()
 
@@ -44,7 +46,13 @@ def echo(index: int) -> int:
     return index
 
 
-TASKS = {"empty": empty, "sleep": sleep, "fail_once": fail_once}
+@app.task(name="stored")
+def stored(index: int, recipient: str, subject: str, text: str) -> str:
+    mark.end(index)
+    return f"{index}: {text}"
+
+
+TASKS = {"empty": empty, "sleep": sleep, "fail_once": fail_once, "stored": stored}
 
 
 def fill(name: str, count: int) -> None:

@@ -11,7 +11,7 @@ from amqpworker import App
 from bench.load import QUEUE, arguments
 from bench.tally import marks
 
-app = App(os.environ["BENCH_URL"])
+app = App(os.environ["BENCH_URL"], results=os.environ.get("BENCH_RESULTS"))
 if "BENCH_TALLY" in os.environ:
     mark = marks()
 
@@ -47,7 +47,31 @@ def echo(index: int) -> int:
     return index
 
 
-TASKS = {task.name.rpartition(".")[2]: task for task in (empty, mixed, sleep, fail_once)}
+@app.task(queue=QUEUE)
+def stored(index: int, recipient: str, subject: str, text: str) -> str:
+    mark.end(index)
+    return f"{index}: {text}"
+
+
+@app.task(queue=QUEUE, result=False)
+def unstored(index: int, recipient: str, subject: str, text: str) -> None:
+    mark.end(index)
+
+
+@app.task(queue=QUEUE, track=True)
+def tracked(index: int, recipient: str, subject: str, text: str) -> None:
+    mark.end(index)
+
+
+@app.task(queue=QUEUE)
+def paced(due: float) -> float:
+    """End at a time, or at once if that is over; return when it has ended."""
+    time.sleep(max(0.0, due - time.time()))
+    return time.time()
+
+
+FILLING = (empty, mixed, sleep, fail_once, stored, unstored, tracked)
+TASKS = {task.name.rpartition(".")[2]: task for task in FILLING}
 
 
 def fill(name: str, count: int) -> None:

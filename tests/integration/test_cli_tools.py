@@ -24,7 +24,7 @@ from tests.support import Broker, milliseconds, raw_channel, wait_until
 from tests.workers import running
 
 SHOP = """
-from amqpworker import App, Reject
+from amqpworker import App, Reject, current
 app = App()
 
 @app.task(name="shop.welcome", queue="emails", retry=None)
@@ -34,6 +34,10 @@ def welcome(user_id: int, lang: str = "en") -> dict[str, str]:
     if user_id < 0:
         raise ValueError("no such user: " + lang)
     return {"greeting": f"{lang} {user_id}"}
+
+@app.task(name="shop.has_time", queue="emails", time_limit=10)
+def has_time(seconds: float) -> bool:
+    return seconds < (current().time_left or 0)
 """
 
 
@@ -67,13 +71,17 @@ def worker(shop: str) -> Iterator[None]:
 def test_send_with_an_app_declares_the_tasks_queue_and_sends_what_the_signature_makes_of_it(
     cli: Callable[[str], Ended], vhost: Broker
 ) -> None:
-    ended = cli("send shop.welcome user_id=42 --app clishop:app --header tenant=acme --id my-id --expires 60")
+    ended = cli(
+        "send shop.welcome user_id=42 --app clishop:app --header tenant=acme --id my-id --expires 60 "
+        "--time-limit 10m --hard-limit 15.5m"
+    )
     assert ended == Ended(0, "my-id\n", "")
     message = vhost.wait_for_message("emails")
     assert json.loads(message.body) == {"user_id": 42}
     assert message.properties.type == "shop.welcome"
     assert message.properties.message_id == "my-id"
     assert message.headers["tenant"] == "acme"
+    assert (message.headers["aw-time-limit"], message.headers["aw-hard-limit"]) == (600, 930)
 
 
 def test_send_without_an_app_sends_the_body_as_it_is(cli: Callable[[str], Ended], vhost: Broker) -> None:
@@ -105,6 +113,14 @@ def test_send_with_a_delay_goes_through_the_ladder(cli: Callable[[str], Ended], 
 def test_call_prints_the_value_as_json(cli: Callable[[str], Ended], worker: None) -> None:
     assert cli("call shop.welcome user_id=7 --app clishop:app").json == {"greeting": "en 7"}
     assert cli("call shop.welcome user_id=7 lang=fr -q emails").json == {"greeting": "fr 7"}
+
+
+def test_a_call_has_the_time_limits_of_the_command_line_in_place_of_the_task_s(
+    cli: Callable[[str], Ended], worker: None
+) -> None:
+    assert cli("call shop.has_time seconds=20 --app clishop:app").json is False
+    assert cli("call shop.has_time seconds=20 --app clishop:app --time-limit 60").json is True
+    assert cli("call shop.has_time seconds=20 -q emails --time-limit 1m --hard-limit 90").json is True
 
 
 def test_a_call_of_a_task_that_fails_shows_its_traceback_and_exits_with_1(

@@ -14,8 +14,10 @@ from amqpworker.errors import ResultStoreError
 from amqpworker.results.postgresql import PostgresStore
 from amqpworker.results.postgresql_put import LARGEST_ROW
 from amqpworker.results.row import ResultRow
+from amqpworker.results.row_listing import RowListing
 from amqpworker.results.store import ResultNotStorable
 from tests.stores.postgres_server import PostgresServer
+from tests.unit.results.listed import check_listing
 from tests.unit.results.rows import LATER, get, put, row
 
 
@@ -174,3 +176,11 @@ def test_a_row_is_stored_without_a_notification_if_there_is_no_room_for_one(
     postgres.execute("DROP SEQUENCE tries; CREATE SEQUENCE tries MINVALUE -100 START -100", database)
     (error,) = store.put([row("b")]).values()
     assert isinstance(error, ResultNotStorable)
+
+
+def test_the_latest_rows_are_listed_without_replies_and_without_rows_about_others(
+    store: PostgresStore, postgres: PostgresServer, database: str
+) -> None:
+    assert isinstance(store, RowListing)
+    store.put([row("x" * 2000)])  # of which only a hash is known
+    check_listing(store, PostgresStore(postgres.url(database), "other"))

@@ -1,13 +1,12 @@
-"""A worker and its callers with results in Redis, against a real broker."""
+"""A worker and its callers with results in Redis, against a real broker: what only Redis does."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
 
-from amqpworker import App, as_completed, gather
+from amqpworker import App
 from amqpworker.errors import ConfigError, ResultStoreError
 from tests.stores.redis_server import RedisServer
 from tests.support import Broker, wait_until
@@ -17,57 +16,6 @@ QUEUE = "work"
 
 MakeApp = Callable[..., App]
 MakeRedis = Callable[..., RedisServer]
-
-
-def test_each_result_is_there_although_the_server_was_killed(
-    vhost: Broker, make_app: MakeApp, make_redis: MakeRedis
-) -> None:
-    server = make_redis("appendonly", "yes", "appendfsync", "always")
-    app = make_app(results=server.url)
-    ran: list[int] = []
-
-    @app.task(name="halve", queue=QUEUE)
-    def halve(n: int) -> float:
-        ran.append(n)
-        return n / 2
-
-    def store_answers() -> bool:
-        store = app.store()
-        return store is not None and store.check_writable() is None
-
-    with running(app, threads=4):
-        sent = app.send_many(halve.message(n) for n in range(400))
-        assert sent[0].result(timeout=20) == 0.0
-        wait_until(lambda: len(ran) > 40, what="some tasks have run")
-        server.kill()
-        server.start()
-        wait_until(store_answers, timeout=30, what="the server answers again")
-        assert gather(sent, timeout=60) == [n / 2 for n in range(400)]
-        vhost.wait_for_count(QUEUE, 0)
-
-
-def test_results_of_another_process_are_returned_as_they_are_stored(
-    vhost: Broker, make_app: MakeApp, redis_server: RedisServer
-) -> None:
-    worker, caller = (make_app(results=redis_server.url) for _ in range(2))
-    go = [threading.Event() for _ in range(3)]
-
-    @worker.task(name=f"{vhost.vhost}.hold", queue=QUEUE)
-    def hold(number: int) -> int:
-        go[number].wait(30)
-        return number
-
-    remote = caller.remote(name=f"{vhost.vhost}.hold", queue=QUEUE)(hold.function)
-    with running(worker, threads=3):
-        sents = caller.send_many(remote.message(number) for number in range(3))
-        found = []
-        go[2].set()
-        for sent in as_completed(sents, timeout=20):
-            found.append(sent.result(timeout=0))
-            go[found[-1] - 1].set()
-        assert found == [2, 1, 0]
-        assert [sent.status().state for sent in sents] == ["done"] * 3
-        assert caller.result(sents[0].id) == 0
 
 
 def test_a_full_server_keeps_messages_in_their_queue_until_it_has_space(

@@ -92,7 +92,6 @@ def kept_by_throws() -> None:
 
 
 def foreign_options() -> None:
-    App("orders", broker="amqp://localhost")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     app.task(bind=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     app.task(max_retries=3, queue="q")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     app.task(throws=NotFound)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

@@ -35,6 +35,7 @@ LAYERS: dict[str, set[str]] = {
     "supervisor": {"supervisor"},
     "testing": {"testing"},
     "cli": {"cli"},
+    "contrib": {"contrib"},
 }
 ORDER = list(LAYERS)
 

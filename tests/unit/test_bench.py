@@ -15,15 +15,19 @@ from pathlib import Path
 import pytest
 from rich.progress import Progress
 
-from bench import commands, run, stopwatch
+from amqpworker.results import ResultRow
+from amqpworker.results.store import open_store
+from bench import commands, run, stopwatch, stores
 from bench.arrivals import Arrivals, Tick
 from bench.broker import Broker
 from bench.commands import done, started
 from bench.context import Bench, Slot
 from bench.places import SideFailed, peak, resident, running
 from bench.row import Either, Limit, Measure, Ratio, Result, Row
-from bench.rows import days
+from bench.rows import awaited, days
 from bench.rows.late_joiner import ideal
+from bench.stores import Servers, check_values, opened, wait_until_stored
+from bench.tally import Tally
 from bench.wire import ACK, CONSUME_OK, QOS_OK, SELECT_OK, Wire, long, method, short
 
 
@@ -103,6 +107,48 @@ def test_a_requirement_with_alternatives_is_met_by_one_of_them_and_shows_all(rat
     assert verdict.reached == "; ".join(alternative.reached for alternative in alternatives)
     assert "peer in messages/s" in verdict.required
     assert verdict.word == word
+
+
+def test_a_ratio_without_a_bound_is_shown_and_met() -> None:
+    shown = Ratio("peer", "tasks/s").judge({"amqpworker": [{"tasks/s": 3.0}], "peer": [{"tasks/s": 12.0}]})
+    assert (shown.required.split()[:2], shown.reached.split()[0], shown.met) == (["amqpworker:", "any"], "0.25", True)
+
+
+def test_the_clock_of_stored_results_runs_until_all_are_stored(tmp_path: Path) -> None:
+    tally = Tally.create(tmp_path / "tally", 2)
+    tally.ended[0], tally.ended[1] = 1_000_000_000, 3_000_000_000
+    assert (tally.seconds(), tally.seconds(6_000_000_000)) == (2.0, 5.0)
+
+
+def test_a_result_that_is_missing_or_stored_for_another_task_is_a_failure_of_its_side() -> None:
+    def put(index: int) -> None:
+        reply = json.dumps({"status": "done", "value": f"{index}: text"}).encode()
+        row = ResultRow(f"task-{index}", "done", "stored", reply, "", 1.0, 9e9, 1, "worker", 1.0, b"")
+        assert not store.put([row])
+
+    with opened(Servers(), stores.OURS[stores.SQLITE]) as found:
+        store = open_store(found.url, "amqpworker")
+        put(1)
+        with pytest.raises(SideFailed, match="the worker has ended"):
+            wait_until_stored(found, 2, alive=ended)
+        put(2)
+        assert wait_until_stored(found, 2, alive=ended) > 0
+        with pytest.raises(SideFailed, match="2 results of 2 tasks are stored, of 2"):
+            check_values(found, 2)
+        put(0)
+        check_values(found, 3)
+        store.close()
+
+
+def test_waits_for_results_are_reckoned_from_the_end_of_the_task_and_from_the_commit() -> None:
+    committed = {"a": 10.25, "b": 11.5, "c": 12.5}
+    found = awaited.figures([("a", 10.0, 10.5), ("b", 11.0, 11.75), ("c", 12.0, 13.5)], committed)
+    assert (found["ms p50"], found["ms p99"], found["tasks/s"]) == (750, 1500, 1.0)
+    assert (found["ms p50 after its commit"], found["ms p99 after its commit"]) == (250, 1000)
+
+
+def ended() -> None:
+    raise SideFailed("the worker has ended")
 
 
 def test_a_row_that_takes_minutes_has_one_run_whatever_is_wanted_of_the_others() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from amqpworker.results.row import ResultRow
+from amqpworker.results.row import RECORD, ResultRow, record_id
 from amqpworker.results.sqlite import SqliteStore
 from tests.cli import Ended, run_here
 
@@ -90,10 +90,34 @@ def test_one_result_is_deleted_at_once_and_several_only_by_agreement(
     assert store.get(["report-7", "other"]) == {}
 
 
+def test_what_an_integration_keeps_of_a_message_is_deleted_with_it(
+    cli: Callable[[str], Ended], store: SqliteStore
+) -> None:
+    kept = [ROW._replace(id=record_id(one), state=RECORD) for one in ("report-7", "sent", "stays")]
+    assert store.put(kept) == {}
+    assert "state:       record\n" in cli("results show aw-record:stays").out
+    assert cli("results delete report-7 sent never --yes --json").json == [
+        {"id": "report-7", "deleted": True},
+        {"id": "sent", "deleted": True},
+        {"id": "never", "deleted": False},
+    ]
+    assert set(store.get([row.id for row in kept])) == {"aw-record:stays"}
+
+
 def test_expired_results_are_deleted(cli: Callable[[str], Ended], store: SqliteStore) -> None:
     store.put([ROW._replace(id=str(number), expires_at=2.0) for number in range(1500)])
     assert cli("results expire").out == "1501 deleted.\n"
     assert cli("results expire --json").json == {"deleted": 0}
+
+
+def test_expired_results_of_another_namespace_are_deleted_too_and_only_those(
+    cli: Callable[[str], Ended], tmp_path: Path, store: SqliteStore
+) -> None:
+    with closing(SqliteStore(tmp_path / "results.db", "billing")) as other:
+        assert other.put([ROW, ROW._replace(id="old", expires_at=1.0)]) == {}
+        assert cli("results expire").out == "2 deleted.\n"
+        assert other.get(["report-7", "old"]).keys() == {"report-7"}
+    assert "other namespaces" in cli("results expire --help").out
     assert set(store.get(["report-7", "old"])) == {"report-7"}
 
 

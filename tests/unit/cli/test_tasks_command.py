@@ -24,6 +24,15 @@ SHOP = """
 from amqpworker import App
 app = App("amqp://guest:hidden@127.0.0.1:1/")
 nothing = App()
+other = App()
+
+class NotFound(Exception): ...
+
+@other.task(name="shop.sum", track=True, dedupe=True, result_ttl=90, throws=(NotFound, LookupError))
+def sum_up(day: str) -> int: ...
+
+@other.task(name="shop.tidy", result_ttl=0.5)
+def tidy() -> int: ...
 
 @app.task(name="shop.welcome", queue="emails", aliases=["welcome"])
 def welcome(user_id: int, lang: str = "en") -> str: ...
@@ -68,6 +77,20 @@ def test_tasks_are_listed_with_their_names_queues_and_parameters(cli: Callable[[
     assert cli("tasks --app taskshop:nothing").out == "The app has no tasks.\n"
 
 
+def test_options_of_tasks_are_listed_if_a_task_has_some(cli: Callable[[str], Ended]) -> None:
+    head, _, *rows = cli("tasks --app taskshop:other").out.splitlines()
+    assert head.split() == ["task", "queue", "version", "parameters", "options"]
+    assert " ".join(rows).split() == [
+        *["shop.sum", "default", "1", "day", "track", "dedupe", "result_ttl=90"],
+        *["throws=taskshop.NotFound", "throws=LookupError"],
+        *["shop.tidy", "default", "1", "result_ttl=0.5"],
+    ]
+    summed, tidied = cli("tasks --app taskshop:other --json").json
+    options = ("result_ttl", "track", "dedupe", "throws")
+    assert [summed[name] for name in options] == [90.0, True, True, ["taskshop.NotFound", "LookupError"]]
+    assert [tidied[name] for name in options] == [0.5, False, False, []]
+
+
 def test_json_is_an_array_of_objects_which_diff_reads(cli: Callable[[str], Ended], tmp_path: Path) -> None:
     ended = cli("tasks --app taskshop:app --json")
     assert [task["name"] for task in ended.json] == ["shop.report", "shop.welcome"]
@@ -82,6 +105,10 @@ def test_json_is_an_array_of_objects_which_diff_reads(cli: Callable[[str], Ended
             {"name": "lang", "required": False, "aliases": [], "schema": {"type": "string"}},
         ],
         "result": {"type": "string"},
+        "result_ttl": None,
+        "track": False,
+        "dedupe": False,
+        "throws": [],
     }
     (tmp_path / "deployed.json").write_text(ended.out)
     same = cli("tasks --app taskshop:app --diff deployed.json")

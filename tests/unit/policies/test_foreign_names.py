@@ -48,17 +48,42 @@ def test_an_option_of_a_task_that_others_have_is_refused_with_what_it_is_here() 
             app.task(**{name: 1})
 
 
-def test_an_option_of_an_app_that_others_have_is_refused_with_what_it_is_here() -> None:
-    for name, hint in foreign_names.APP_OPTIONS.items():
-        wrong: dict[str, Any] = {name: "amqp://localhost"}
-        with pytest.raises(TypeError, match=re.escape(f"App() has no option {name!r}: {hint}.")):
-            App("orders", **wrong)
-
-
 def test_an_option_of_a_message_that_others_have_is_refused_with_what_it_is_here() -> None:
     for name, hint in foreign_names.MESSAGE_OPTIONS.items():
         with pytest.raises(TypeError, match=re.escape(f"options() has no option {name!r}: {hint}.")):
             welcome.options(**{name: 1})
+
+
+CALLS: list[tuple[str, Any, Mapping[str, str]]] = [
+    ("App", App, foreign_names.APP_OPTIONS),
+    ("remote", app.remote, foreign_names.REMOTE_OPTIONS),
+    ("schedule", app.schedule, foreign_names.SCHEDULE_OPTIONS),
+    ("schedule", welcome.schedule, foreign_names.SCHEDULE_OPTIONS),
+    ("schedule", welcome.options(expires=5).schedule, foreign_names.SCHEDULE_OPTIONS),
+    ("result", Sent[None]("42", "shop.welcome", NO_ORIGIN).result, foreign_names.RESULT_OPTIONS),
+    ("aresult", Sent[None]("42", "shop.welcome", NO_ORIGIN).aresult, foreign_names.RESULT_OPTIONS),
+]
+
+
+@pytest.mark.parametrize(("named", "call", "hints"), CALLS, ids=lambda value: value if isinstance(value, str) else "")
+def test_an_option_that_others_have_is_refused_with_what_it_is_here_before_a_missing_one_is(
+    named: str, call: Any, hints: Mapping[str, str]
+) -> None:
+    for name, hint in hints.items():
+        with pytest.raises(TypeError, match=f"^{re.escape(f'{named}() has no option {name!r}: {hint}.')}$"):
+            call(**{name: 1})
+
+
+def test_any_other_option_of_the_app_gets_the_name_that_is_similar() -> None:
+    wrong: dict[str, Any] = {"result": "sqlite:///results.db"}
+    with pytest.raises(TypeError, match=r"^App\(\) has no option 'result': did you mean results=…\.$"):
+        App("amqp://127.0.0.1:1/", **wrong)
+    wrong = {"uri": "amqp://127.0.0.1:1/"}
+    with pytest.raises(TypeError, match=r"^App\(\) has no option 'uri': did you mean url=…\.$"):
+        App(**wrong)
+    wrong = {"colour": "red"}
+    with pytest.raises(TypeError, match=r"^remote\(\) has no option 'colour'; it has name, queue, version\.$"):
+        app.remote(name="billing.charge", **wrong)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +152,23 @@ def test_what_a_hint_names_exists() -> None:
     options = {
         "task": {*inspect.signature(app.task).parameters} - {"foreign"},
         "options": {*inspect.signature(RemoteTask.options).parameters} - {"foreign"},
-        "App": {*inspect.signature(App).parameters} - {"foreign"},
+        "App": {*inspect.signature(App).parameters},
         "remote": {*inspect.signature(App.remote).parameters},
         "result": {*inspect.signature(Sent.result).parameters},
+        "schedule": {*inspect.signature(App.schedule).parameters},
         "RetryLater": {*inspect.signature(RetryLater).parameters},
         "Settings": {*Settings.model_fields},
     }
-    for own, hints in (
-        ("App", foreign_names.APP_OPTIONS),
-        ("task", foreign_names.TASK_OPTIONS),
-        ("options", foreign_names.MESSAGE_OPTIONS),
-    ):
-        assert not options[own] & hints.keys()
+    own = {
+        "task": foreign_names.TASK_OPTIONS,
+        "options": foreign_names.MESSAGE_OPTIONS,
+        **{named: hints for named, _, hints in CALLS if named in options},
+    }
+    assert {*own} == {"task", "options", "App", "remote", "schedule", "result"}
+    assert [name for name, hints in own.items() if options[name] & hints.keys()] == []
     tables = [hints for name, hints in vars(foreign_names).items() if name.endswith(("_OPTIONS", "_ATTRIBUTES"))]
     named = [call for hints in tables for hint in hints.values() for call in re.findall(r"(\w+)\((\w+=[^()]*)\)", hint)]
-    assert {call for call, _ in named} == {*options, "wait_exponential_jitter"}
+    assert {call for call, _ in named} == {*options, "wait_exponential_jitter"} - {"schedule"}
     options["wait_exponential_jitter"] = {"max", "jitter"}
     for call, arguments in named:
         assert {*re.findall(r"(\w+)=", arguments)} <= options[call], (call, arguments)

@@ -71,7 +71,7 @@ def test_time_limits_of_a_message_become_headers_beside_its_own() -> None:
         ({"time_limit": "5"}, "time_limit='5': a duration is a number of seconds or a timedelta."),
         (
             {"time_limit": 6, "hard_limit": 5},
-            "options(time_limit=6, hard_limit=5): the hard limit must not be shorter.",
+            "options(time_limit=…, hard_limit=…): the hard limit of 5 s must not be shorter than the time limit of 6 s.",
         ),
     ],
 )

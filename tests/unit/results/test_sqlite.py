@@ -20,11 +20,13 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.reply import decode_reply
 from amqpworker.results.row import ResultRow
+from amqpworker.results.row_listing import RowListing
 from amqpworker.results.sqlite import SqliteStore, path_of
 from amqpworker.results.sqlite_file import is_transient
 from amqpworker.results.sqlite_schema import SCHEMA_VERSION, prepare
 from amqpworker.results.store import ResultNotStorable, open_store
 from amqpworker.testing import ResultStoreContract
+from tests.unit.results.listed import check_listing
 from tests.unit.results.rows import LATER, get, put, row
 
 VERSION_2 = Path(__file__).with_name("version2.sqlite")
@@ -583,3 +585,8 @@ def test_a_fork_that_was_not_announced_leaves_the_inherited_connection_untouched
     with pytest.raises(ResultStoreError, match="was forked while its parent had the file open"):
         put(sqlite, "b")
     assert inherited.execute("SELECT count(*) FROM result_rows").fetchone() == (1,), "it was not closed"
+
+
+def test_the_latest_rows_are_listed_without_replies_and_without_rows_about_others(store: SqliteStore) -> None:
+    assert isinstance(store, RowListing)
+    check_listing(store, SqliteStore(store.path, "other"))

@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +34,7 @@ from amqpworker import (
 )
 from amqpworker.task import Task
 from amqpworker.testing import Inline, running_inline
+from amqpworker.testing.inline_engine import running_engine
 
 MAIN = threading.main_thread()
 
@@ -471,3 +474,47 @@ def test_settings_of_the_app_hold(note: Any) -> None:
 
     with running_inline(app), pytest.raises(InvalidArguments, match="MAX_BODY"):
         large.send("x" * 20)
+
+
+def test_a_message_that_another_thread_runs_is_waited_for(app: App) -> None:
+    taken, release = threading.Event(), threading.Event()
+
+    @app.task(name="slow", queue="notes")
+    def slow() -> str:
+        taken.set()
+        assert release.wait(10)
+        return "done"
+
+    with running_engine(app, eager=False) as engine, ThreadPoolExecutor(2) as threads:
+        sent = slow.send()
+        runs = threads.submit(engine.worker.run_ready)
+        assert taken.wait(10)
+        waits = threads.submit(sent.result, timeout=30)
+        with pytest.raises(FutureTimeout):
+            waits.result(0.02)
+        release.set()
+        assert (waits.result(10), runs.result(10)) == ("done", 1)
+
+
+def test_threads_that_send_and_call_at_once_get_what_they_asked_for(app: App, inline: Inline) -> None:
+    seen: set[int] = set()
+
+    @app.task(name="half", queue="numbers")
+    async def half(number: int) -> float:
+        return number / 2
+
+    @app.task(name="quarter", queue="numbers")
+    async def quarter(number: int) -> float:
+        first = await half.acall(number)
+        return await half.acall(int(first))
+
+    @app.task(name="mark", queue="numbers")
+    def mark(number: int) -> None:
+        seen.add(number)
+
+    def use(number: int) -> bool:
+        mark.send(number)
+        return number in seen and quarter.call(4 * number) == number
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(use, range(40)))

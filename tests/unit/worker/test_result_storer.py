@@ -10,9 +10,10 @@ import pytest
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.clock import Clock
+from amqpworker.results.expiry import EXPIRE_AFTER
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultNotStorable
-from amqpworker.worker.result_storer import EXPIRE_EVERY, MOST_AT_ONCE, ResultStorer, StoredRow
+from amqpworker.worker.result_storer import MOST_AT_ONCE, ResultStorer, StoredRow
 from tests.support import wait_until
 from tests.unit.worker.settling import Store
 
@@ -152,11 +153,13 @@ def test_a_store_is_down_a_second_after_its_first_failed_commit_until_it_works(s
 def test_expired_rows_are_deleted_as_new_ones_are_stored(scene: Scene) -> None:
     asked: list[int] = []
     scene.store.expire = lambda _, most: asked.append(most) or 0
-    for _ in range(2):
-        for number in range(EXPIRE_EVERY):
-            scene.put(f"{number}")
-            scene.storer.store_waiting()
-    assert asked == [2 * EXPIRE_EVERY] * 2
+    scene.put("first")
+    scene.storer.store_waiting()
+    scene.time.now += 1
+    for number in range(EXPIRE_AFTER + 1):
+        scene.put(f"{number}")
+        scene.storer.store_waiting()
+    assert asked == [2 * (EXPIRE_AFTER + 1)] * 2
 
 
 @pytest.fixture
