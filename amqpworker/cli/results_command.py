@@ -114,9 +114,10 @@ def show(
 
 
 @results_app.command(
+    short_help="Delete what is stored of messages.",
     epilog=examples(
         "amqpworker results delete report-7 --app shop.tasks:app", "amqpworker results delete report-7 report-8 --yes"
-    )
+    ),
 )
 def delete(
     task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
