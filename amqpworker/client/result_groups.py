@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, overload
 from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.sent import Sent
 from amqpworker.client.stored_results import LONGEST_SLICE, raise_last_error, row_or_raise
-from amqpworker.errors import AmqpWorkerError, ResultTimeout
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultTimeout
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
 
@@ -33,7 +33,7 @@ def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0)
     Raises:
         ResultTimeout: some have not ended within `timeout` seconds.
         ResultStoreError: the store cannot be read.
-        InvalidArguments: `timeout` is not a duration.
+        InvalidArguments: `timeout` is not a duration, or one of `sents` was not sent.
         ConfigError: an app or a task stores no results, or the store cannot be opened.
 
     Example:
@@ -42,7 +42,13 @@ def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0)
     """
     seconds = duration(timeout, "timeout")
     warn_in_event_loop("result")
-    return _completed(list(sents), seconds)
+    messages = list(sents)
+    for one in messages:
+        if not isinstance(one, Sent):
+            raise InvalidArguments(
+                f"A {type(one).__name__} has no result to wait for: give what send or send_many returns."
+            )
+    return _completed(messages, seconds)
 
 
 def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[Sent[R]]:
@@ -111,7 +117,7 @@ def gather(
         MalformedReply: what is stored is not a result.
         ResultTimeout: some have not ended within `timeout` seconds.
         ResultStoreError: the store cannot be read.
-        InvalidArguments: `timeout` is not a duration.
+        InvalidArguments: `timeout` is not a duration, or one of `sents` was not sent.
         ConfigError: an app or a task stores no results, or the store cannot be opened.
 
     Example:

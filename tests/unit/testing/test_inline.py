@@ -278,6 +278,18 @@ def test_several_results_are_waited_for_by_the_clock_of_the_test(app: App, inlin
     assert time.monotonic() - began < 50
 
 
+def test_what_was_not_sent_has_no_result_to_wait_for(app: App, inline: Inline, note: Any) -> None:
+    with pytest.raises(
+        InvalidArguments, match=r"^A Message has no result to wait for: give what send or send_many returns"
+    ):
+        gather([note.message("text")])
+    wrong: Any = note.send("text")
+    with pytest.raises(
+        InvalidArguments, match=r"^result takes the id of a message, not a Sent: a Sent has its own result"
+    ):
+        app.result(wrong)
+
+
 def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:
     @app.task(name="waits", queue="notes")
     def waits() -> str:
