@@ -19,7 +19,7 @@ from amqpworker.cli.questions import agreed
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError, InvalidArguments, ResultStoreError
 from amqpworker.log.terminal import printable
-from amqpworker.model.headers import time_text
+from amqpworker.model.headers import EARLIEST, LATEST, time_text
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 EXPIRE_AT_ONCE = 1000
 """Rows that are deleted in one transaction: others do not wait long for it."""
-
-LATEST = 253_402_300_799.0
-"""The end of the year 9999: a store of another package may have rows that never expire."""
 
 results_app = typer.Typer(
     no_args_is_help=True,
@@ -74,9 +71,10 @@ def show_sql(app: AppChoice = None) -> None:
     Exit codes: 0 printed, 2 the app's store has no such schema.
     """
     from amqpworker.results.postgresql_sql import SHOWN
+    from amqpworker.results.store import POSTGRESQL_SCHEMES
 
     quiet()
-    if app is not None and not (load(app).results or "").startswith(("postgresql://", "postgres://")):
+    if app is not None and (load(app).results or "").partition("://")[0] not in POSTGRESQL_SCHEMES:
         raise ConfigError(f"The results of {app} are not in PostgreSQL: their store needs no SQL.")
     write(SHOWN.rstrip())
 
@@ -217,4 +215,5 @@ def _parsed(stored: bytes) -> Any:
 
 
 def _time(seconds: float) -> str:
-    return time_text(round(min(max(seconds, 0.0), LATEST) * 1000))
+    # a store of another package may have rows that never expire, at infinity
+    return time_text(round(min(max(seconds * 1000, EARLIEST), LATEST)))

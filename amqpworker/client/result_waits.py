@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -21,14 +21,16 @@ from amqpworker.lifecycle import ThreadLimitReached, start_thread
 from amqpworker.log.logger import get_logger
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultStore, Subscription
+from amqpworker.results.store import ResultStore, RowsNotReadable, Subscription
 
 log = get_logger(__name__)
 
-IDLE = 10.0
+IDLE_TIMEOUT = 10.0
 """Seconds without a wait after which the thread ends."""
 
 POLL_WITHOUT_HINTS = 0.1
+"""Seconds between reads as long as the subscription fails."""
+
 RETRY_AFTER = 0.5
 """Seconds after which a store that could not be read is read again."""
 
@@ -67,19 +69,19 @@ class ResultWait:
     """
     One wait for a result; after `is_abandoned` was set, `on_end` may still be called once.
 
-    `error` is why the store could not be read the last time; it may work again before the caller's time is over. If it `is_over`,
-    `on_end` was called, or never will be.
+    `error` is why the store could not be read the last time; it may work again before the caller's time is over. `is_read` is
+    whether an attempt to read the row has ended.
     """
 
     wanted: WantedResult
     on_end: OnEnd
     is_abandoned: bool = False
     error: ResultStoreError | None = None
-    is_over: bool = False
+    is_read: bool = False
 
 
 class ResultWaits:
-    """The waits for results in one store; all is safe to use from many threads, and after a fork."""
+    """The waits for results in one store; safe to use from many threads, and after a fork."""
 
     def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -97,7 +99,12 @@ class ResultWaits:
         self._threads: dict[str, threading.Thread] = {}
 
     def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` gets its row, or an error that will not pass; raises ResultStoreError without a thread."""
+        """
+        Begin to wait for a result: `on_end` gets its row, or an error that will not pass.
+
+        Raises:
+            ResultStoreError: the system refuses the thread that waits.
+        """
         if self._pid != os.getpid():
             self._start_anew()
         wait = ResultWait(wanted, on_end)
@@ -137,7 +144,27 @@ class ResultWaits:
             raise ResultStoreError(f"No thread can wait for results: {error}") from error
 
     def _run(self) -> None:
-        subscription = self._subscription = self._store.subscribe()
+        try:
+            self._read_until_idle()
+        finally:
+            self._subscription, self._is_closing = None, False
+            del self._threads[""]
+            # One that came after the last look has found this thread, and has started none.
+            if self._incoming:
+                self._start_again()
+
+    def _start_again(self) -> None:
+        try:
+            self._start()
+        except ResultStoreError as error:
+            self._end_incoming(error)
+
+    def _read_until_idle(self) -> None:
+        try:
+            subscription = self._subscription = self._store.subscribe()
+        except Exception as error:  # noqa: BLE001 - too many files are open, or anything in a store of another package
+            self._end_incoming(ResultStoreError(f"Results cannot be waited for: {error}"))
+            return
         reader = _Reader(self._store, subscription, self._now, self._open.discard)
         while True:
             self._woken.clear()
@@ -146,15 +173,15 @@ class ResultWaits:
                 reader.forget_abandoned()
             if reader.waits:
                 reader.read_changed()
-            elif self._is_closing or not self._woken.wait(IDLE):
+            elif self._is_closing or not self._woken.wait(IDLE_TIMEOUT):
                 break
         with suppress(Exception):
             subscription.close()
-        self._subscription, self._is_closing = None, False
-        del self._threads[""]
-        # One that came after the last look has found this thread, and has started none.
-        if self._incoming:
-            self._start()
+
+    def _end_incoming(self, error: ResultStoreError) -> None:
+        for wait in self._taken():
+            self._open.discard(wait)
+            wait.on_end(error)
 
     def _taken(self) -> Iterable[ResultWait]:
         while self._incoming:
@@ -173,17 +200,20 @@ class _Reader:
     _read_all_at: float = 0.0
     _is_polling: bool = False
     _has_failed: bool = False
+    _is_away: bool = False
 
     def add(self, waits: Iterable[ResultWait]) -> None:
         """Wait for these, too; their rows may be there already."""
-        added = set()
-        for wait in waits:
+        taken = list(waits)
+        for wait in taken:
             self.waits.setdefault(wait.wanted.id, []).append(wait)
-            added.add(wait.wanted.id)
-        if added:
-            with suppress(Exception):  # that rows cannot be reported is found when it waits
+        if taken:
+            added = {wait.wanted.id for wait in taken}
+            with suppress(Exception):  # a failure shows again when it waits for a change
                 self.subscription.watch(added)
             self._read(added)
+        for wait in taken:
+            wait.is_read = True
 
     def read_changed(self) -> None:
         """Wait for a change of rows, and read those that may have changed; all of them from time to time."""
@@ -191,8 +221,9 @@ class _Reader:
         try:
             hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
         except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
-            self._note(error)
-            threading.Event().wait(POLL_WITHOUT_HINTS)
+            self._note_polling(error)
+            # a server that is away, or starts, is not asked by each process ten times a second
+            time.sleep(RETRY_AFTER if self._is_away else POLL_WITHOUT_HINTS)
             hint = None
         if hint is None or time.monotonic() >= self._read_all_at:
             self._read_all_at = time.monotonic() + self.subscription.poll_every
@@ -201,7 +232,8 @@ class _Reader:
         else:
             self._read({one for one in hint if one in self.waits})
 
-    def _note(self, error: Exception) -> None:
+    def _note_polling(self, error: Exception) -> None:
+        """Log once that the store reports no changes."""
         if not self._is_polling:
             self._is_polling = True
             log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
@@ -209,9 +241,10 @@ class _Reader:
     def forget_abandoned(self) -> None:
         """End waits whose callers have ended."""
         for task_id, waits in list(self.waits.items()):
-            self._keep(task_id, [wait for wait in waits if not wait.is_abandoned])
+            self._replace_waits(task_id, [wait for wait in waits if not wait.is_abandoned])
 
-    def _keep(self, task_id: str, waits: list[ResultWait]) -> None:
+    def _replace_waits(self, task_id: str, waits: list[ResultWait]) -> None:
+        """Replace the waits for a row; without any, its changes need not be reported."""
         if waits:
             self.waits[task_id] = waits
         elif self.waits.pop(task_id, None) is not None:
@@ -220,29 +253,43 @@ class _Reader:
 
     def _read(self, ids: set[str]) -> None:
         waiting = list(ids)
+        self._is_away = False
         for start in range(0, len(waiting), READ_AT_ONCE):
             portion = waiting[start : start + READ_AT_ONCE]
             try:
-                rows = self.store.get(portion)
+                rows = self._rows_of(portion)
             except ResultStoreError as error:
+                self._is_away = True
                 self._note_error(portion, error)
                 self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
             except Exception as error:  # noqa: BLE001 - as above; each caller raises it
                 for task_id in portion:
                     self._end(task_id, error)
             else:
-                if self._has_failed:
-                    self._note_error(portion, None)
                 for task_id, row in rows.items():
                     self._end(task_id, row)
 
+    def _rows_of(self, ids: list[str]) -> Mapping[str, ResultRow]:
+        """Return rows; those that cannot be read keep no other wait from its row."""
+        foreign = None
+        try:
+            rows = self.store.get(ids)
+        except RowsNotReadable as error:
+            foreign, rows = error, error.rows
+        if self._has_failed:
+            self._note_error(ids, None)
+        if foreign is not None:
+            self._note_error(foreign.ids, foreign)
+        return rows
+
     def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
+        """Keep the error of a read, None if it has succeeded, for callers whose time is over before the next one."""
         self._has_failed = self._has_failed or error is not None
         for wait in [wait for one in ids for wait in self.waits.get(one, ())]:
             wait.error = error
 
     def _end(self, task_id: str, result: ResultRow | Exception) -> None:
-        """End the waits for a row, those that it is about."""
+        """End the waits for a row that it is about, or all of them with an error."""
         kept = []
         for wait in self.waits.get(task_id, ()):
             if isinstance(result, ResultRow) and not (result.reply and wait.wanted.is_of(result, self.now())):
@@ -250,4 +297,4 @@ class _Reader:
             else:
                 self.on_closed(wait)
                 wait.on_end(result)
-        self._keep(task_id, kept)
+        self._replace_waits(task_id, kept)

@@ -1,7 +1,7 @@
 """
-What an app knows of results: its store, and which task's return hint the value of a result has.
+The results of an app's messages: the methods of an `App` that return them, and what a `Sent` needs to do the same.
 
-Threads and coroutines ask for the result of a message by its id, or by what `send` has returned.
+Decides which store they are in, and of which task's return hint a value is.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class ResultsApp:
         """
         Return what the task of the message with this id returned, as soon as it is stored.
 
-        Any process with this app may ask. The value has the type of the return hint; of a task that this app does not know, it is
-        what JSON has. It waits at most `timeout` seconds, 10 by default. If the id was used again, it is the result of the message that was sent
-        last.
+        Any process with this app may ask. It waits at most `timeout` seconds, 10 by default. The value has the type of the task's
+        return hint, or of JSON if the app does not know the task. If several messages have this id, it is the result of the one
+        that was sent last.
 
         Raises:
             TaskFailed: the task failed.

@@ -30,8 +30,9 @@ class Inline:
     """
     The messages of an app that runs inline.
 
-    Each task runs in the thread that sends its message, before `send` returns; with `eager` false only `run` and `advance` run
-    them. What a task sends runs after it. Delayed messages and retries run once `advance` has moved the clock.
+    Each task runs before the `send` of its message returns: in the thread that sends, or in the event loop of the tasks if it is
+    `async def`. With `eager` false only `run` and `advance` run tasks. What a task sends runs after it. Delayed messages and
+    retries run once `advance` has moved the clock.
     """
 
     def __init__(self, engine: InlineEngine) -> None:

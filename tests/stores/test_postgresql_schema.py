@@ -50,7 +50,7 @@ def refused(url: str, declare: bool = True) -> str:
     return str(checked.value)
 
 
-def test_a_user_who_may_not_create_tables_learns_the_command(
+def test_a_user_who_may_not_create_tables_is_shown_the_command(
     postgres: PostgresServer, database: str, clerk: str
 ) -> None:
     text = refused(clerk)

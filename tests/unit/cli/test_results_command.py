@@ -68,7 +68,7 @@ def test_progress_is_json_and_what_is_not_is_text(cli: Callable[[str], Ended], s
 
 
 @pytest.mark.parametrize("task_id", ["never", "old"])
-def test_what_is_not_there_or_has_expired_is_not_shown(
+def test_a_result_that_is_missing_or_has_expired_is_not_shown(
     cli: Callable[[str], Ended], store: SqliteStore, task_id: str
 ) -> None:
     assert cli(f"results show {task_id} --json").json == []
