@@ -6,6 +6,7 @@ Decides when to ask: a row can be stored again only by running its task again, s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,10 @@ results_app = typer.Typer(
 AppChoice = Annotated[str | None, app_option("The app whose result store is meant.")]
 
 
-@results_app.command(epilog=examples("amqpworker results init --app shop.tasks:app"))
+@results_app.command(
+    short_help="Prepare the store, and check that this user can write to it.",
+    epilog=examples("amqpworker results init --app shop.tasks:app"),
+)
 def init(app: AppChoice = None, as_json: AsJson = False) -> None:
     """
     Prepare the store: create its table or file if it is missing, and check that this user can write to it.
@@ -55,7 +59,11 @@ def init(app: AppChoice = None, as_json: AsJson = False) -> None:
         write("The result store is ready.")
 
 
-@results_app.command("show-sql", epilog=examples("amqpworker results show-sql | psql shop"))
+@results_app.command(
+    "show-sql",
+    short_help="Print the SQL that creates the table in PostgreSQL.",
+    epilog=examples("amqpworker results show-sql | psql shop"),
+)
 def show_sql(app: AppChoice = None) -> None:
     """
     Print the SQL that creates the table of results in PostgreSQL, for users who may not create it.
@@ -72,7 +80,8 @@ def show_sql(app: AppChoice = None) -> None:
 
 
 @results_app.command(
-    epilog=examples("amqpworker results show report-7 --app shop.tasks:app", "amqpworker results show report-7 --json")
+    short_help="Show what is stored of a message.",
+    epilog=examples("amqpworker results show report-7 --app shop.tasks:app", "amqpworker results show report-7 --json"),
 )
 def show(
     task_id: Annotated[str, typer.Argument(metavar="ID", help="The message's id.")],
@@ -90,19 +99,23 @@ def show(
         if as_json:
             write_json([])
         else:
-            write(f"Nothing is stored with the id {printable(task_id)!r}: it has not ended, or its result has expired.")
+            write(
+                f"Nothing is stored with the id {printable(task_id)!r}: its task has not ended, stores no results or is not of this "
+                "app, or its result has expired."
+            )
         raise typer.Exit(1)
     if as_json:
-        write_json([_shown(row)])
+        write_json([_as_json(row)])
         return
     for name, value in _shown(row).items():
         write(f"{name + ':':<12} {printable(str(value)) if value is not None else '-'}")
 
 
 @results_app.command(
+    short_help="Delete what is stored of messages.",
     epilog=examples(
         "amqpworker results delete report-7 --app shop.tasks:app", "amqpworker results delete report-7 report-8 --yes"
-    )
+    ),
 )
 def delete(
     task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
@@ -187,6 +200,18 @@ def _shown(row: ResultRow) -> dict[str, Any]:
         "progress": row.progress.decode("utf-8", "backslashreplace") or None,
         "reply": row.reply.decode("utf-8", "backslashreplace") or None,
     }
+
+
+def _as_json(row: ResultRow) -> dict[str, Any]:
+    """Return a row as programs read it: as `_shown`, but `progress` and `reply` are not text unless they are not JSON."""
+    return _shown(row) | {name: _parsed(value) for name, value in (("progress", row.progress), ("reply", row.reply))}
+
+
+def _parsed(stored: bytes) -> Any:
+    try:
+        return json.loads(stored)
+    except ValueError:  # a program that is not ours has stored it
+        return stored.decode("utf-8", "backslashreplace") or None
 
 
 def _time(seconds: float) -> str:

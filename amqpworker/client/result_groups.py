@@ -17,7 +17,7 @@ from amqpworker.client.event_loop_warning import warn_in_event_loop
 from amqpworker.client.result_waits import ResultWait
 from amqpworker.client.sent import Sent
 from amqpworker.client.stored_results import StoredResults, WaitingTime, raise_last_error, row_or_raise
-from amqpworker.errors import AmqpWorkerError, ResultTimeout
+from amqpworker.errors import AmqpWorkerError, InvalidArguments, ResultTimeout
 from amqpworker.policies.durations import duration
 from amqpworker.results.row import ResultRow
 
@@ -34,7 +34,7 @@ def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0)
     Raises:
         ResultTimeout: some have not ended within `timeout` seconds.
         ResultStoreError: the store cannot be read.
-        InvalidArguments: `timeout` is not a duration.
+        InvalidArguments: `timeout` is not a duration, or one of `sents` was not sent.
         ConfigError: an app or a task stores no results, or the store cannot be opened.
 
     Example:
@@ -43,8 +43,18 @@ def as_completed(sents: Iterable[Sent[R]], *, timeout: float | timedelta = 10.0)
     """
     seconds = duration(timeout, "timeout")
     warn_in_event_loop("result")
-    messages = list(sents)
+    messages = _all_sent(sents)
     return (messages[number] for number, _ in _completed(messages, seconds))
+
+
+def _all_sent(sents: Iterable[Sent[R]]) -> list[Sent[R]]:
+    messages = list(sents)
+    for one in messages:
+        if not isinstance(one, Sent):
+            raise InvalidArguments(
+                f"A {type(one).__name__} has no result to wait for: give what send or send_many returns."
+            )
+    return messages
 
 
 def _completed(sents: list[Sent[R]], seconds: float) -> Iterator[tuple[int, ResultRow]]:
@@ -111,7 +121,7 @@ def gather(
         MalformedReply: what is stored is not a result.
         ResultTimeout: some have not ended within `timeout` seconds.
         ResultStoreError: the store cannot be read.
-        InvalidArguments: `timeout` is not a duration.
+        InvalidArguments: `timeout` is not a duration, or one of `sents` was not sent.
         ConfigError: an app or a task stores no results, or the store cannot be opened.
 
     Example:
@@ -119,7 +129,7 @@ def gather(
     """
     seconds = duration(timeout, "timeout")
     warn_in_event_loop("result")
-    messages = list(sents)
+    messages = _all_sent(sents)
     values: dict[int, Any] = {}
     # By their places: messages of two apps may have the same id.
     for number, row in _completed(messages, seconds):

@@ -16,7 +16,7 @@ from amqpworker.client.event_loop_warning import require_event_loop, warn_in_eve
 from amqpworker.client.result_waits import WantedResult
 from amqpworker.client.sent import Origin, due_of, never_stored, no_results, value_of
 from amqpworker.client.stored_results import StoredResults
-from amqpworker.errors import ResultTimeout
+from amqpworker.errors import InvalidArguments, ResultTimeout
 from amqpworker.model.headers import time_text
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.durations import duration
@@ -64,18 +64,18 @@ class ResultsApp:
             ResultStoreError: the store cannot be read.
             MalformedReply: what is stored is not a result.
             InvalidResult: the result does not match the task's return hint.
-            InvalidArguments: `timeout` is not a duration.
+            InvalidArguments: `timeout` is not a duration, or `task_id` is not an id.
             ConfigError: the app stores no results, or the store cannot be opened.
         """
         seconds = duration(DEFAULT_TIMEOUT if timeout is None else timeout, "timeout")
         warn_in_event_loop("result")
-        return self._value_of_row(self.stored_results().wait(WantedResult(task_id), seconds), task_id, seconds)
+        return self._value_of_row(self.stored_results().wait(_wanted(task_id), seconds), task_id, seconds)
 
     async def aresult(self, task_id: str, *, timeout: float | timedelta | None = None) -> Any:
         """As `result`, without blocking the event loop: the store is read in another thread."""
         seconds = duration(DEFAULT_TIMEOUT if timeout is None else timeout, "timeout")
         require_event_loop()
-        row = await self.stored_results().await_row(WantedResult(task_id), seconds)
+        row = await self.stored_results().await_row(_wanted(task_id), seconds)
         return self._value_of_row(row, task_id, seconds)
 
     def _value_of_row(self, row: ResultRow | None, task_id: str, seconds: float) -> Any:
@@ -136,6 +136,14 @@ class ResultsApp:
             return None
         module, qualified = task.__module__, task.__qualname__
         return (module, qualified) if _at(sys.modules.get(module), qualified) is task else None
+
+
+def _wanted(task_id: object) -> WantedResult:
+    if not isinstance(task_id, str):
+        raise InvalidArguments(
+            f"result takes the id of a message, not a {type(task_id).__name__}: a Sent has its own result()."
+        )
+    return WantedResult(task_id)
 
 
 def _at(place: object, path: str) -> object:

@@ -142,6 +142,7 @@ TASK_ATTRIBUTES: Final[Mapping[str, str]] = {
     "starmap": "use app.send_many(task.message(…) for …)",
     "retry": "raise RetryLater(delay=…)",
     "request": "use current()",
+    "update_state": "use current().progress(done, total, note)",
     "send_with_options": "use .options(delay=…).send(…), with seconds instead of milliseconds",
     "message_with_options": "use .options(delay=…).message(…), with seconds instead of milliseconds",
     "fn": "use .function",
@@ -162,7 +163,9 @@ APP_ATTRIBUTES: Final[Mapping[str, str]] = {
     "config_from_object": _SETTINGS,
     "autodiscover_tasks": "use App(modules=[…])",
     "add_periodic_task": "use task.schedule(…)(…)",
-    "worker_main": "the command amqpworker worker",
+    **dict.fromkeys(("on_after_configure", "on_after_finalize"), "use task.schedule(…)(…), where the task is defined"),
+    **dict.fromkeys(("worker_main", "start"), "the command amqpworker worker"),
+    "AsyncResult": "use app.result(id)",
     "control": "use app.queues, app.pending, sent.cancel(), and the command amqpworker status",
     "actor": "use app.task",
 }

@@ -123,6 +123,9 @@ def _conninfo(url: str, namespace: str) -> str:
         # not `from`: its text may have a part of the password
         given = None
     if given is None or not re.fullmatch(r"[0-9,]*", str(given.get("port", ""))):
-        raise ConfigError(f"results={shown!r} is not a URL such as postgresql://user:password@host:5432/database.")
+        raise ConfigError(
+            f"results={shown!r} is not a URL such as postgresql://user:password@host:5432/database, or PostgreSQL does not know "
+            "one of its options."
+        )
     name = f"amqpworker {namespace.encode('ascii', 'replace').decode()}"[:63]
     return make_conninfo("", **{**_DEFAULTS, "application_name": name, **given})

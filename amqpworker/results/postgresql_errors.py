@@ -65,7 +65,7 @@ def is_stale(error: psycopg.Error) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return in one line why PostgreSQL failed, without what the row contains."""
-    if isinstance(error, errors.InsufficientPrivilege):
+    if isinstance(error, errors.InsufficientPrivilege) and TABLE in _text_of(error):
         return f"{_text_of(error)} (the owner of the table permits it: {GRANT} …)"
     if isinstance(error, errors.UndefinedTable):
         return f"there is no table {TABLE}"
@@ -74,6 +74,11 @@ def reason(error: BaseException) -> str:
 
 def _text_of(error: BaseException) -> str:
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    text = primary or " ".join(str(error).split()) or type(error).__name__
+    text = primary or " ".join(_without_hint(str(error)).split()) or type(error).__name__
     text = text.removeprefix("connection failed: ").removeprefix("connection is bad: ")
     return redact_text(text).removesuffix(".")
+
+
+def _without_hint(text: str) -> str:
+    """Return the text of libpq without its question on a line of its own, such as whether the server is running."""
+    return "\n".join(line for line in text.splitlines() if not line.rstrip().endswith("?"))

@@ -149,6 +149,8 @@ def open_store(url: str, namespace: str, declare: bool = True) -> ResultStore:
     Without `declare` a database must have its schema already. Raises ConfigError if the URL names no store, or its package is
     missing.
     """
+    if not isinstance(url, str):
+        raise ConfigError(f"App(results=…): it must be a URL such as {SQLITE_EXAMPLE!r}, got {url!r:.60}.")
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigError(f"results={redact_url(url)!r} is not a URL, such as {SQLITE_EXAMPLE}.")

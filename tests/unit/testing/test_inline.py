@@ -275,6 +275,14 @@ def test_waiting_for_several_results_lasts_until_the_timeout_by_the_clock_of_the
     assert time.monotonic() - began < 30
 
 
+def test_what_was_not_sent_has_no_result_to_wait_for(app: App, inline: Inline, note: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"^A Message has no result to wait for: give what send or send_many"):
+        gather([note.message("text")])
+    wrong: Any = note.send("text")
+    with pytest.raises(InvalidArguments, match=r"^result takes the id of a message, not a Sent: a Sent has its own"):
+        app.result(wrong)
+
+
 def test_a_coroutine_of_a_task_that_blocks_for_results_gets_them(app: App, inline: Inline, note: Any) -> None:
     @app.task(name="slow", queue="notes")
     def slow(number: int) -> int:
@@ -438,9 +446,9 @@ def test_hooks_of_both_kinds_are_called_before_send_returns(app: App, inline: In
 
 
 def test_a_schedule_sends_its_message_at_its_next_time(app: App, inline: Inline, note: Any, seen: list[Any]) -> None:
-    note.schedule("nightly", cron="30 2 * * *")("good night")
+    nightly = note.schedule("nightly", cron="30 2 * * *")("good night")
     inline.tick("nightly")
-    inline.tick("nightly")
+    inline.tick(nightly)
     assert seen == ["good night"] * 2
     assert (inline.now.hour, inline.now.minute) == (2, 30)
     with pytest.raises(ConfigError, match=r"no schedule 'nigtly' \(did you mean nightly"):
