@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, ConfigError, ResultStoreError, ResultTimeout, Sent, TaskFailed, as_completed, gather
-from amqpworker.client import result_waits
+from amqpworker.client import result_reader, result_waits
 from amqpworker.client.result_waits import ResultWaits, WantedResult
 from amqpworker.client.sent import Origin
 from amqpworker.client.stored_results import StoredResults
@@ -145,7 +145,7 @@ def test_a_result_is_found_by_polling_if_the_store_reports_nothing(
     kind: type[Silent], path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Silent, "poll_every", 0.01)
-    monkeypatch.setattr(result_waits, "POLL_WITHOUT_HINTS", 0.01)
+    monkeypatch.setattr(result_reader, "POLL_WITHOUT_HINTS", 0.01)
     store = SqliteStore(path, "shop")
     store.subscribe = lambda: kind(path, "shop")  # type: ignore[method-assign]
     results = StoredResults(store)
@@ -176,7 +176,7 @@ class Failing:
 def test_a_store_that_fails_for_a_while_is_read_again(
     results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(result_reader, "RETRY_AFTER", 0.01)
     store = Failing(results, ResultStoreError("the disk is gone"))
     store.fails.set()
     with ThreadPoolExecutor() as pool:
@@ -288,7 +288,7 @@ def test_a_row_that_cannot_be_read_keeps_no_other_wait_from_its_row(
 def test_rows_that_take_too_long_together_are_read_in_smaller_portions(
     results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(result_reader, "RETRY_AFTER", 0.01)
     read, asked = results.store.get, list[int]()
 
     def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
