@@ -84,10 +84,10 @@ test-stores: setup ## results in PostgreSQL, pgbouncer, Redis and Valkey: the co
 	@scripts/valkey.sh
 	$(PYTHON) -m pytest tests/stores $(ARGS)
 
-test-django: setup ## tasks of Django under gunicorn, with a PostgreSQL: transactions, results, restarts of all servers; needs root
+test-django: setup ## tasks of Django under gunicorn, with a PostgreSQL: transactions, results, restarts of all servers; with Django 5.2, and Django 6 on Python 3.13; needs root
 	@scripts/rabbitmq.sh
 	@scripts/stores.sh
-	$(PYTHON) -m pytest tests/django $(ARGS)
+	@$(PYTHON) -m pytest tests/django $(ARGS); of_5=$$?; scripts/python.sh trixie tests/django $(ARGS) && exit $$of_5
 
 test-systemd: setup ## tests of the unit under a real systemd, and of a container, each in its own machine; needs root
 	@scripts/rabbitmq.sh

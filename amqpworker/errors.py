@@ -32,7 +32,8 @@ A command or a worker process that ends with one of them exits with code 2 if it
 
 Errors of pika and of the stores are translated where they appear, with the cause kept. `signature.MalformedBody`,
 `signature.UnknownParameter`, `versions.UpgradeFailed`, `retry.ResultRefused` and `results.ResultNotStorable` belong to the tree
-but are defined elsewhere: they never leave a worker; users see them at most as the `error_type` of a dead letter.
+but are defined elsewhere: they never leave a worker; users see them at most as the `error_type` of a dead letter. So is
+`results.RowsNotReadable`, which callers need not distinguish from a ResultStoreError.
 """
 
 from __future__ import annotations

@@ -9,24 +9,44 @@ make_root "$1"
 shift
 version=$(chroot "$root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 wheels=$root/wheels
-needs=$root/requirements.txt
+needs=$root/needs
 
-# The requirements of the package and of its tests, without the package itself.
-.venv/bin/python -c 'import tomllib
-content = tomllib.load(open("pyproject.toml", "rb"))
-project, tools = content["project"], content["dependency-groups"]["dev"]
-print("\n".join([*project["dependencies"], *project["optional-dependencies"]["schedules"], *tools, "hatchling", "editables"]))' >"$needs.new"
-if ! cmp -s "$needs.new" "$needs" || [[ constraints.txt -nt $needs ]]; then
-    rm -rf "$wheels" "$root/venv"
+# What the package and its tests need with that Python, without the package itself: pip would judge markers by the Python outside.
+rm -rf "$needs.new"
+mkdir "$needs.new"
+.venv/bin/python - "$version" "$needs.new" <<'END'
+import sys, tomllib
+from pathlib import Path
+from packaging.requirements import Requirement
+
+version, folder = sys.argv[1], Path(sys.argv[2])
+content = tomllib.loads(Path("pyproject.toml").read_text())
+project = content["project"]
+extras = [need for extra in project["optional-dependencies"].values() for need in extra]
+pins = [line for line in Path("constraints.txt").read_text().splitlines() if not line.startswith("#")]
+
+
+def write(name, lines):
+    needs = [Requirement(line) for line in lines]
+    there = {"python_version": version, "python_full_version": f"{version}.0"}
+    chosen = [str(need).partition(";")[0] for need in needs if need.marker is None or need.marker.evaluate(there)]
+    (folder / name).write_text("\n".join(chosen) + "\n")
+
+
+write("requirements.txt", [*project["dependencies"], *extras, *content["dependency-groups"]["dev"], "hatchling", "editables"])
+write("constraints.txt", pins)
+END
+if ! diff -rq "$needs.new" "$needs" >/dev/null 2>&1; then
+    rm -rf "$needs" "$wheels" "$root/venv"
     echo "Fetching wheels for Python $version …"
     .venv/bin/python -m pip download --quiet --disable-pip-version-check --python-version "$version" --only-binary=:all: \
-        --constraint constraints.txt --dest "$wheels" --requirement "$needs.new" 2>"$root.pip.log" || {
+        --constraint "$needs.new/constraints.txt" --dest "$wheels" --requirement "$needs.new/requirements.txt" 2>"$root.pip.log" || {
         tail -5 "$root.pip.log" >&2
         exit 1
     }
     chroot "$root" python3 -m venv /venv
     chroot "$root" env -u PIP_CERT -u PIP_FIND_LINKS -u PIP_INDEX_URL PIP_CONFIG_FILE=/dev/null \
-        /venv/bin/python -m pip install --quiet --no-index --find-links /wheels --requirement /requirements.txt.new
+        /venv/bin/python -m pip install --quiet --no-index --find-links /wheels --requirement /needs.new/requirements.txt
     mv "$needs.new" "$needs"
 fi
 

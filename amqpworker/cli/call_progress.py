@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from amqpworker.model.message import Message
     from amqpworker.model.message_status import Status
 
-EVERY = 0.25
-MAX_SHOWN = 60
+ASK_EVERY = 0.25
+MAX_NOTE = 60
+"""Characters: a longer note leaves no space for the bar."""
 
 
 @contextmanager
@@ -46,8 +47,8 @@ def showing_progress(app: App, message: Message[Any]) -> Iterator[None]:
     ended = threading.Event()
     with Progress(text, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=screen, transient=True) as bar:
         update = partial(bar.update, bar.add_task("waits", total=None))
-        follow = partial(_follow, app.stored_results(), message, ended, update)
-        start_thread(threading.Thread(target=follow, name="amqpworker-progress", daemon=True))
+        arguments = (app.stored_results(), message, ended, update)
+        start_thread(threading.Thread(target=_follow, args=arguments, name="amqpworker-progress", daemon=True))
         try:
             yield
         finally:
@@ -55,7 +56,8 @@ def showing_progress(app: App, message: Message[Any]) -> Iterator[None]:
 
 
 def _follow(results: StoredResults, message: Message[Any], ended: threading.Event, update: Callable[..., None]) -> None:
-    while not ended.wait(EVERY):
+    """Update the bar until the message has `ended`."""
+    while not ended.wait(ASK_EVERY):
         try:
             update(**shown(results.status(WantedResult(message.id, message.first_sent))))
         except (ResultStoreError, ConfigError):  # the next time will do
@@ -63,10 +65,10 @@ def _follow(results: StoredResults, message: Message[Any], ended: threading.Even
 
 
 def shown(status: Status) -> dict[str, Any]:
-    """Return what the bar shows of a status."""
+    """Return what the bar shows of a status, as arguments of rich's `Progress.update`."""
     progress = status.progress
     state = "waits" if status.state == "pending" else status.state
     if progress is None:
         return {"description": state}
-    text = printable(progress.note)[:MAX_SHOWN] or state
+    text = printable(progress.note)[:MAX_NOTE] or state
     return {"description": text, "completed": progress.done, "total": progress.total}

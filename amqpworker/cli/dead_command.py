@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 MAX_LIMIT = 100_000
 
 dead_app = typer.Typer(
-    no_args_is_help=True, help="List dead letters and parked messages; replay, edit, drop or export them."
+    no_args_is_help=True,
+    short_help="List, replay, edit, drop and export dead letters.",
+    help="List dead letters and parked messages; replay, edit, drop or export them.",
 )
 
 AppArgument = Annotated[
@@ -56,6 +58,7 @@ AppArgument = Annotated[
 
 @dead_app.command(
     "list",
+    short_help="List dead letters, in groups or one by one.",
     epilog=examples(
         "amqpworker dead list --app shop.tasks:app",
         "amqpworker dead list -q emails --older-than 30d --letters --json",
@@ -164,10 +167,11 @@ def _list_groups(
 
 
 @dead_app.command(
+    short_help="Show a dead letter with its headers, body and traceback.",
     epilog=examples(
         "amqpworker dead show 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
         "amqpworker dead show sha256:5d6e7f809a1b --app shop.tasks:app --json",
-    )
+    ),
 )
 def show(
     context: typer.Context,

@@ -64,10 +64,11 @@ def _edited_parts(letter: DeadLetter) -> tuple[object, ...]:
 
 
 @edit_app.command(
+    short_help="Change the arguments of a dead letter.",
     epilog=examples(
         "amqpworker dead edit id-1 --set user_id=42 --app shop.tasks:app",
         "EDITOR=nano amqpworker dead edit id-1 --replay --app shop.tasks:app",
-    )
+    ),
 )
 def edit(
     letter: LetterId,

@@ -58,11 +58,12 @@ File = Annotated[str, typer.Argument(metavar="FILE", help="A file of JSON lines;
 
 
 @file_app.command(
+    short_help="Write dead letters to a file, one JSON object a line.",
     epilog=examples(
         "amqpworker dead export letters.jsonl --app shop.tasks:app",
         "amqpworker dead export letter.jsonl reminder-7 -q emails",
         "amqpworker dead export - -q emails --older-than 30d | gzip > letters.gz",
-    )
+    ),
 )
 def export(
     context: typer.Context,
@@ -170,6 +171,7 @@ def _written(file: str) -> Iterator[IO[str]]:
 
 @file_app.command(
     "import",
+    short_help="Put exported letters into their dead-letter queues.",
     epilog=examples(
         "amqpworker dead import letters.jsonl --app shop.tasks:app",
         "zcat letters.gz | amqpworker dead import - --app shop.tasks:app",

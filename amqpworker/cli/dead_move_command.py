@@ -75,11 +75,12 @@ class Verb:
 
 
 @move_app.command(
+    short_help="Run dead letters again: each returns to its queue.",
     epilog=examples(
         "amqpworker dead replay 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
         "amqpworker dead replay --group 1a2b3c4d --rate 50 --app shop.tasks:app",
         "amqpworker dead replay -q emails --task shop.welcome --dry-run",
-    )
+    ),
 )
 def replay(
     context: typer.Context,
@@ -141,10 +142,11 @@ def replay(
 
 
 @move_app.command(
+    short_help="Delete dead letters for good.",
     epilog=examples(
         "amqpworker dead drop 0199b3c4-5d6e-7f80-9a1b-2c3d4e5f6071 -q emails",
         "amqpworker dead drop --older-than 30d --reason expired --app shop.tasks:app",
-    )
+    ),
 )
 def drop(
     context: typer.Context,

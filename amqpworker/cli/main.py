@@ -7,6 +7,7 @@ command could not do its work, 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -105,6 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except UsageError as error:
         return _usage_error(error, given)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _fail("There is no space left where the output is written to.", 2, given)
+        return 2
     return code if isinstance(code, int) else 0
 
 

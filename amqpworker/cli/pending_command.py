@@ -124,10 +124,11 @@ def show(
 
 
 @pending_app.command(
+    short_help="Cancel messages: all workers learn it, then they are removed.",
     epilog=examples(
         "amqpworker pending cancel reminder-7 --app shop.tasks:app",
         "amqpworker pending cancel reminder-7 --due 2027-03-01T08:00Z",
-    )
+    ),
 )
 def cancel(
     context: typer.Context,

@@ -33,10 +33,11 @@ def queues() -> None:
 
 
 @queues_app.command(
+    short_help="Drop all messages that wait in a queue, for good.",
     epilog=examples(
         "amqpworker queues purge reports --app shop.tasks:app",
         "amqpworker queues purge reports --app shop.tasks:app --yes --json",
-    )
+    ),
 )
 def purge(name: QueueName, app: AppWithQueue, yes: Yes = False, as_json: AsJson = False) -> None:
     """

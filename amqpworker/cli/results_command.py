@@ -6,6 +6,7 @@ Decides when to ask: a row can be stored again only by running its task again, s
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from amqpworker.cli.questions import agreed
 from amqpworker.cli.shared import APP_VARIABLE, AsJson, app_option, examples, load, quiet
 from amqpworker.errors import ConfigError, InvalidArguments, ResultStoreError
 from amqpworker.log.terminal import printable
-from amqpworker.model.headers import time_text
+from amqpworker.model.headers import EARLIEST, LATEST, time_text
 
 if TYPE_CHECKING:
     from amqpworker.app import App
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 EXPIRE_AT_ONCE = 1000
 """Rows that are deleted in one transaction: others do not wait long for it."""
 
-LATEST = 253_402_300_799.0
-"""The end of the year 9999: a store of another package may have rows that never expire."""
-
 results_app = typer.Typer(
     no_args_is_help=True,
     help="Prepare a result store; show, delete and expire results.",
@@ -39,7 +37,10 @@ results_app = typer.Typer(
 AppChoice = Annotated[str | None, app_option("The app whose result store is meant.")]
 
 
-@results_app.command(epilog=examples("amqpworker results init --app shop.tasks:app"))
+@results_app.command(
+    short_help="Prepare the store, and check that this user can write to it.",
+    epilog=examples("amqpworker results init --app shop.tasks:app"),
+)
 def init(app: AppChoice = None, as_json: AsJson = False) -> None:
     """
     Prepare the store: create its table or file if it is missing, and check that this user can write to it.
@@ -58,7 +59,11 @@ def init(app: AppChoice = None, as_json: AsJson = False) -> None:
         write("The result store is ready.")
 
 
-@results_app.command("show-sql", epilog=examples("amqpworker results show-sql | psql shop"))
+@results_app.command(
+    "show-sql",
+    short_help="Print the SQL that creates the table in PostgreSQL.",
+    epilog=examples("amqpworker results show-sql | psql shop"),
+)
 def show_sql(app: AppChoice = None) -> None:
     """
     Print the SQL that creates the table of results in PostgreSQL, for users who may not create it.
@@ -66,15 +71,17 @@ def show_sql(app: AppChoice = None) -> None:
     Exit codes: 0 printed, 2 the app's store has no such schema.
     """
     from amqpworker.results.postgresql_sql import SHOWN
+    from amqpworker.results.store import POSTGRESQL_SCHEMES
 
     quiet()
-    if app is not None and not (load(app).results or "").startswith(("postgresql://", "postgres://")):
+    if app is not None and (load(app).results or "").partition("://")[0] not in POSTGRESQL_SCHEMES:
         raise ConfigError(f"The results of {app} are not in PostgreSQL: their store needs no SQL.")
     write(SHOWN.rstrip())
 
 
 @results_app.command(
-    epilog=examples("amqpworker results show report-7 --app shop.tasks:app", "amqpworker results show report-7 --json")
+    short_help="Show what is stored of a message.",
+    epilog=examples("amqpworker results show report-7 --app shop.tasks:app", "amqpworker results show report-7 --json"),
 )
 def show(
     task_id: Annotated[str, typer.Argument(metavar="ID", help="The message's id.")],
@@ -92,19 +99,23 @@ def show(
         if as_json:
             write_json([])
         else:
-            write(f"Nothing is stored with the id {printable(task_id)!r}: it has not ended, or its result has expired.")
+            write(
+                f"Nothing is stored with the id {printable(task_id)!r}: its task has not ended, stores no results or is not of this "
+                "app, or its result has expired."
+            )
         raise typer.Exit(1)
     if as_json:
-        write_json([_shown(row)])
+        write_json([_as_json(row)])
         return
     for name, value in _shown(row).items():
         write(f"{name + ':':<12} {printable(str(value)) if value is not None else '-'}")
 
 
 @results_app.command(
+    short_help="Delete what is stored of messages.",
     epilog=examples(
         "amqpworker results delete report-7 --app shop.tasks:app", "amqpworker results delete report-7 report-8 --yes"
-    )
+    ),
 )
 def delete(
     task_ids: Annotated[list[str], typer.Argument(metavar="ID", help="The messages' ids.")],
@@ -191,5 +202,18 @@ def _shown(row: ResultRow) -> dict[str, Any]:
     }
 
 
+def _as_json(row: ResultRow) -> dict[str, Any]:
+    """Return a row as programs read it: as `_shown`, but `progress` and `reply` are not text unless they are not JSON."""
+    return _shown(row) | {name: _parsed(value) for name, value in (("progress", row.progress), ("reply", row.reply))}
+
+
+def _parsed(stored: bytes) -> Any:
+    try:
+        return json.loads(stored)
+    except ValueError:  # a program that is not ours has stored it
+        return stored.decode("utf-8", "backslashreplace") or None
+
+
 def _time(seconds: float) -> str:
-    return time_text(round(min(max(seconds, 0.0), LATEST) * 1000))
+    # a store of another package may have rows that never expire, at infinity
+    return time_text(round(min(max(seconds * 1000, EARLIEST), LATEST)))

@@ -20,10 +20,11 @@ schema_app = typer.Typer()
 
 
 @schema_app.command(
+    short_help="Describe the tasks of an app for other languages.",
     epilog=examples(
         "amqpworker schema shop.tasks:app > tasks.schema.json",
         "amqpworker schema shop.tasks:app --format asyncapi > asyncapi.json",
-    )
+    ),
 )
 def schema(
     app: Annotated[str, typer.Argument(metavar="MODULE:APP", envvar=APP_VARIABLE, help="The app that has the tasks.")],

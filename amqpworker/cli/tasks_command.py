@@ -26,11 +26,12 @@ tasks_app = typer.Typer(invoke_without_command=True)
 
 
 @tasks_app.callback(
+    short_help="List the tasks of an app, or compare them by --diff.",
     epilog=examples(
         "amqpworker tasks --app shop.tasks:app",
         "amqpworker tasks --app shop.tasks:app --json > deployed.json",
         "amqpworker tasks --app shop.tasks:app --diff deployed.json",
-    )
+    ),
 )
 def tasks(
     context: typer.Context,

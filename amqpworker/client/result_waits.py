@@ -1,8 +1,8 @@
 """
 Wait for results in one thread, however many there are to wait for.
 
-Decides when rows are read: after a wait has begun, when the store reports a change, and from time to time in any case. The thread
-starts with the first wait, and ends some seconds after the last one.
+Decides when the thread runs: it starts with the first wait, and ends some seconds after the last one. When rows are read, and
+which waits end by them, is decided by `result_reader`.
 """
 
 from __future__ import annotations
@@ -11,28 +11,21 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from amqpworker.client.result_reader import ResultReader
 from amqpworker.errors import ResultStoreError
-from amqpworker.lifecycle import ThreadLimitReached, start_thread
-from amqpworker.log.logger import get_logger
+from amqpworker.lifecycle import LiveObjects, ThreadLimitReached, start_thread
 from amqpworker.model.headers import time_text
 from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultStore, Subscription
 
-log = get_logger(__name__)
-
-IDLE = 10.0
+IDLE_TIMEOUT = 10.0
 """Seconds without a wait after which the thread ends."""
 
-POLL_WITHOUT_HINTS = 0.1
-RETRY_AFTER = 0.5
-"""Seconds after which a store that could not be read is read again."""
-
-READ_AT_ONCE = 1000
 CLOSE_TIMEOUT = 5.0
 
 OnEnd: TypeAlias = Callable[[ResultRow | Exception], None]
@@ -67,24 +60,28 @@ class ResultWait:
     """
     One wait for a result; after `is_abandoned` was set, `on_end` may still be called once.
 
-    `error` is why the store could not be read the last time; it may work again before the caller's time is over.
+    `error` is why the store could not be read the last time; it may work again before the caller's time is over. `is_read` is
+    whether an attempt to read the row has ended.
     """
 
     wanted: WantedResult
     on_end: OnEnd
     is_abandoned: bool = False
     error: ResultStoreError | None = None
+    is_read: bool = False
 
 
 class ResultWaits:
-    """The waits for results in one store; all is safe to use from many threads, and after a fork."""
+    """The waits for results in one store; safe to use from many threads, and after a fork."""
 
     def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self._store = store
         self._now = now
-        self._start_anew()
+        self.start_anew()
+        WAITS.add(self)
 
-    def _start_anew(self) -> None:
+    def start_anew(self) -> None:
+        """Start without waits, as in a forked child: those that are there are of its parent."""
         self._pid = os.getpid()
         self._incoming: deque[ResultWait] = deque()
         self._open: set[ResultWait] = set()
@@ -95,9 +92,14 @@ class ResultWaits:
         self._threads: dict[str, threading.Thread] = {}
 
     def add(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` gets its row, or an error that will not pass; raises ResultStoreError without a thread."""
-        if self._pid != os.getpid():
-            self._start_anew()
+        """
+        Begin to wait for a result: `on_end` gets its row, or an error that will not pass.
+
+        Raises:
+            ResultStoreError: the system refuses the thread that waits.
+        """
+        if self._pid != os.getpid():  # forked in a way that Python does not see
+            self.start_anew()
         wait = ResultWait(wanted, on_end)
         self._open.add(wait)
         self._incoming.append(wait)
@@ -135,8 +137,28 @@ class ResultWaits:
             raise ResultStoreError(f"No thread can wait for results: {error}") from error
 
     def _run(self) -> None:
-        subscription = self._subscription = self._store.subscribe()
-        reader = _Reader(self._store, subscription, self._now, self._open.discard)
+        try:
+            self._read_until_idle()
+        finally:
+            self._subscription, self._is_closing = None, False
+            del self._threads[""]
+            # One that came after the last look has found this thread, and has started none.
+            if self._incoming:
+                self._start_again()
+
+    def _start_again(self) -> None:
+        try:
+            self._start()
+        except ResultStoreError as error:
+            self._end_incoming(error)
+
+    def _read_until_idle(self) -> None:
+        try:
+            subscription = self._subscription = self._store.subscribe()
+        except Exception as error:  # noqa: BLE001 - too many files are open, or anything in a store of another package
+            self._end_incoming(ResultStoreError(f"Results cannot be waited for: {error}"))
+            return
+        reader = ResultReader(self._store, subscription, self._now, self._open.discard)
         while True:
             self._woken.clear()
             reader.add(self._taken())
@@ -144,108 +166,28 @@ class ResultWaits:
                 reader.forget_abandoned()
             if reader.waits:
                 reader.read_changed()
-            elif self._is_closing or not self._woken.wait(IDLE):
+            elif self._is_closing or not self._woken.wait(IDLE_TIMEOUT):
                 break
         with suppress(Exception):
             subscription.close()
-        self._subscription, self._is_closing = None, False
-        del self._threads[""]
-        # One that came after the last look has found this thread, and has started none.
-        if self._incoming:
-            self._start()
+
+    def _end_incoming(self, error: ResultStoreError) -> None:
+        for wait in self._taken():
+            self._open.discard(wait)
+            wait.on_end(error)
 
     def _taken(self) -> Iterable[ResultWait]:
         while self._incoming:
             yield self._incoming.popleft()
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Reads the rows that are waited for; used by the thread of the waits only."""
+WAITS: LiveObjects[ResultWaits] = LiveObjects()
 
-    store: ResultStore
-    subscription: Subscription
-    now: Callable[[], float]
-    on_closed: Callable[[ResultWait], None]
-    waits: dict[str, list[ResultWait]] = field(default_factory=dict)
-    _read_all_at: float = 0.0
-    _is_polling: bool = False
-    _has_failed: bool = False
 
-    def add(self, waits: Iterable[ResultWait]) -> None:
-        """Wait for these, too; their rows may be there already."""
-        added = set()
-        for wait in waits:
-            self.waits.setdefault(wait.wanted.id, []).append(wait)
-            added.add(wait.wanted.id)
-        if added:
-            with suppress(Exception):  # that rows cannot be reported is found when it waits
-                self.subscription.watch(added)
-            self._read(added)
+def _after_in_child() -> None:
+    # not by the first of its threads that waits: another one may wait at the same moment
+    for waits in WAITS.all():
+        waits.start_anew()
 
-    def read_changed(self) -> None:
-        """Wait for a change of rows, and read those that may have changed; all of them from time to time."""
-        hint: Collection[str] | None
-        try:
-            hint = self.subscription.wait(max(0.0, self._read_all_at - time.monotonic()))
-        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
-            self._note(error)
-            threading.Event().wait(POLL_WITHOUT_HINTS)
-            hint = None
-        if hint is None or time.monotonic() >= self._read_all_at:
-            self._read_all_at = time.monotonic() + self.subscription.poll_every
-            self.forget_abandoned()
-            self._read(set(self.waits))
-        else:
-            self._read({one for one in hint if one in self.waits})
 
-    def _note(self, error: Exception) -> None:
-        if not self._is_polling:
-            self._is_polling = True
-            log.warning("results_polled", reason=str(error) or type(error).__name__, every=POLL_WITHOUT_HINTS)
-
-    def forget_abandoned(self) -> None:
-        """End waits whose callers have ended."""
-        for task_id, waits in list(self.waits.items()):
-            self._keep(task_id, [wait for wait in waits if not wait.is_abandoned])
-
-    def _keep(self, task_id: str, waits: list[ResultWait]) -> None:
-        if waits:
-            self.waits[task_id] = waits
-        elif self.waits.pop(task_id, None) is not None:
-            with suppress(Exception):  # it only reports more than is needed
-                self.subscription.unwatch((task_id,))
-
-    def _read(self, ids: set[str]) -> None:
-        waiting = list(ids)
-        for start in range(0, len(waiting), READ_AT_ONCE):
-            portion = waiting[start : start + READ_AT_ONCE]
-            try:
-                rows = self.store.get(portion)
-            except ResultStoreError as error:
-                self._note_error(portion, error)
-                self._read_all_at = min(self._read_all_at, time.monotonic() + RETRY_AFTER)
-            except Exception as error:  # noqa: BLE001 - as above; each caller raises it
-                for task_id in portion:
-                    self._end(task_id, error)
-            else:
-                if self._has_failed:
-                    self._note_error(portion, None)
-                for task_id, row in rows.items():
-                    self._end(task_id, row)
-
-    def _note_error(self, ids: Iterable[str], error: ResultStoreError | None) -> None:
-        self._has_failed = self._has_failed or error is not None
-        for wait in [wait for one in ids for wait in self.waits.get(one, ())]:
-            wait.error = error
-
-    def _end(self, task_id: str, result: ResultRow | Exception) -> None:
-        """End the waits for a row, those that it is about."""
-        kept = []
-        for wait in self.waits.get(task_id, ()):
-            if isinstance(result, ResultRow) and not (result.reply and wait.wanted.is_of(result, self.now())):
-                kept.append(wait)
-            else:
-                self.on_closed(wait)
-                wait.on_end(result)
-        self._keep(task_id, kept)
+os.register_at_fork(after_in_child=_after_in_child)

@@ -1,7 +1,7 @@
 """
-What an app knows of results: its store, and which task's return hint the value of a result has.
+The results of an app's messages: the methods of an `App` that return them, and what a `Sent` needs to do the same.
 
-Threads and coroutines ask for the result of a message by its id, or by what `send` has returned.
+Decides which store they are in, and of which task's return hint a value is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from amqpworker.client.event_loop_warning import require_event_loop, warn_in_eve
 from amqpworker.client.result_waits import WantedResult
 from amqpworker.client.sent import Origin, due_of, never_stored, no_results, value_of
 from amqpworker.client.stored_results import StoredResults
-from amqpworker.errors import ResultTimeout
+from amqpworker.errors import InvalidArguments, ResultTimeout
 from amqpworker.model.headers import time_text
 from amqpworker.model.reply import decode_reply
 from amqpworker.policies.durations import duration
@@ -54,9 +54,9 @@ class ResultsApp:
         """
         Return what the task of the message with this id returned, as soon as it is stored.
 
-        Any process with this app may ask. The value has the type of the return hint; of a task that this app does not know, it is
-        what JSON has. It waits at most `timeout` seconds, 10 by default. If the id was used again, it is the result of the message that was sent
-        last.
+        Any process with this app may ask. It waits at most `timeout` seconds, 10 by default. The value has the type of the task's
+        return hint, or of JSON if the app does not know the task. If several messages have this id, it is the result of the one
+        that was sent last.
 
         Raises:
             TaskFailed: the task failed.
@@ -64,18 +64,18 @@ class ResultsApp:
             ResultStoreError: the store cannot be read.
             MalformedReply: what is stored is not a result.
             InvalidResult: the result does not match the task's return hint.
-            InvalidArguments: `timeout` is not a duration.
+            InvalidArguments: `timeout` is not a duration, or `task_id` is not an id.
             ConfigError: the app stores no results, or the store cannot be opened.
         """
         seconds = duration(DEFAULT_TIMEOUT if timeout is None else timeout, "timeout")
         warn_in_event_loop("result")
-        return self._value_of_row(self.stored_results().wait(WantedResult(task_id), seconds), task_id, seconds)
+        return self._value_of_row(self.stored_results().wait(_wanted(task_id), seconds), task_id, seconds)
 
     async def aresult(self, task_id: str, *, timeout: float | timedelta | None = None) -> Any:
         """As `result`, without blocking the event loop: the store is read in another thread."""
         seconds = duration(DEFAULT_TIMEOUT if timeout is None else timeout, "timeout")
         require_event_loop()
-        row = await self.stored_results().await_row(WantedResult(task_id), seconds)
+        row = await self.stored_results().await_row(_wanted(task_id), seconds)
         return self._value_of_row(row, task_id, seconds)
 
     def _value_of_row(self, row: ResultRow | None, task_id: str, seconds: float) -> Any:
@@ -136,6 +136,14 @@ class ResultsApp:
             return None
         module, qualified = task.__module__, task.__qualname__
         return (module, qualified) if _at(sys.modules.get(module), qualified) is task else None
+
+
+def _wanted(task_id: object) -> WantedResult:
+    if not isinstance(task_id, str):
+        raise InvalidArguments(
+            f"result takes the id of a message, not a {type(task_id).__name__}: a Sent has its own result()."
+        )
+    return WantedResult(task_id)
 
 
 def _at(place: object, path: str) -> object:

@@ -69,7 +69,10 @@ def no_reply(message: Message, timeout: float, consumers: int | None) -> str:
     """Return the text of a call that timed out; `consumers` of its queue, None if that is not known."""
     text = f"Task {message.task!r} did not reply within {timeout:g} s (id {message.id})"
     if consumers == 0:
-        return f"{text}: queue {message.queue!r} has no consumers: no worker is running its tasks, or it is paused."
+        return (
+            f"{text}: queue {message.queue!r} has no consumers: no worker runs its tasks, it is paused, or its workers cannot "
+            "store results."
+        )
     return f"{text}."
 
 

@@ -128,6 +128,10 @@ class Sent(Generic[R]):
     def _value_of(self, row: ResultRow | None, seconds: float) -> R:
         if row is None:
             raise ResultTimeout(f"No result of task {self.task!r} within {seconds:g} s (id {self.id}).")
+        return self._value_in(row)
+
+    def _value_in(self, row: ResultRow) -> R:
+        """Return what the task returned, by its row; raises as `result` does."""
         return value_of(decode_reply(row.reply), self._origin.decode)
 
     def status(self) -> Status:

@@ -1,5 +1,5 @@
 """
-Store that messages were sent, for tasks with `track=True`: in one thread, with each commit all that has gathered.
+Store that messages were sent, for tasks with `track=True`: in one thread, which stores all rows that wait with one commit.
 
 Decides what is dropped: a row that cannot be stored is logged and forgotten, since the message itself is confirmed. The sender
 does not wait for the store. No lock is taken: a signal handler or a finalizer may send in the middle of another sending.
@@ -22,8 +22,11 @@ log = get_logger(__name__)
 
 MOST_AT_ONCE = 1000
 MOST_WAITING = 20_000
+"""Rows of a process; further ones are dropped."""
+
 PAUSE = 1.0
 """Seconds after a failure, in which further rows gather."""
+
 REPEAT_LOG_AFTER = 60.0
 EXIT_TIMEOUT = 2.0
 
@@ -35,6 +38,11 @@ class SentRows:
         self._store = store
         # At most one of each process: `setdefault` lets one thread decide which.
         self._writers: dict[int, _Writer] = {}
+
+    def __del__(self) -> None:
+        """End the threads of an app that was dropped without a close, once what was put is stored."""
+        for writer in self._writers.values():
+            writer.end_soon()
 
     def put(self, row: ResultRow) -> None:
         """Store a row soon, if the store can be written then; it never raises."""
@@ -76,15 +84,19 @@ class _Writer:
         else:
             self.note_lost(1, f"{MOST_WAITING} rows wait for the store already")
 
-    def end(self, timeout: float) -> None:
+    def end_soon(self) -> None:
         self._waiting.put(None)
         self._hurry.put(None)
+
+    def end(self, timeout: float) -> None:
+        self.end_soon()
         try:
             self._ended.get(timeout=max(0.0, timeout))
         except Empty:
             self.note_lost(self._waiting.qsize(), f"the store has not stored them within {timeout:g} s")
 
     def run(self) -> None:
+        """Store what waits, until `end` is called; one thread does."""
         while (first := self._waiting.get()) is not None:
             rows, is_last = self._gathered(first)
             reason = self._store_all(rows)
@@ -122,14 +134,14 @@ class _Writer:
             self._hurry.get(timeout=PAUSE)
         except Empty:
             return
-        self._hurry.put(None)  # it holds for all that is left
+        self._hurry.put(None)  # for the next pause, too
 
     def note_lost(self, count: int, reason: str) -> None:
         """Log that rows are not stored, not more often than once a minute."""
         now = time.monotonic()
         if count and now >= self._log_at:
             self._log_at = now + REPEAT_LOG_AFTER
-            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() does not show what it could")
+            log.warning("tracking_not_stored", rows=count, reason=reason, effect="status() may show an earlier state")
 
 
 SENT_ROWS: LiveObjects[SentRows] = LiveObjects()

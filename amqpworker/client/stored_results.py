@@ -1,13 +1,15 @@
 """
 The results of an app's messages in its store: read at once, waited for in a thread, or awaited.
 
-Decides what a caller gets: the row of a message that has ended, nothing if the time is over, or the error of the store.
+Decides what a caller gets: the row of a message that has ended, nothing if the time is over, or the error of the store. A store
+that does not answer keeps no caller for longer than its timeout.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -24,53 +26,53 @@ from amqpworker.results.row import ResultRow
 from amqpworker.results.store import ResultStore
 
 LONGEST_SLICE = 0.5
-"""Seconds: a signal that another thread receives does not end a wait of this one, so that its handler would not run."""
+"""Seconds that the main thread waits at once: handlers of signals that another thread receives run only between such waits."""
+
+LOOK_EVERY = 0.005
+FIRST_READ = 1.0
+"""Seconds that a wait takes at least if its row was not read yet: one that is there is found, however short the timeout is."""
 
 
 class StoredResults:
     """The rows of one store, and the waits for them; safe to use from many threads."""
 
-    def __init__(self, store: ResultStore) -> None:
+    def __init__(self, store: ResultStore, now: Callable[[], float] = time.time) -> None:
         self.store = store
-        self._waits = ResultWaits(store)
+        self._now = now
+        self._waits = ResultWaits(store, now)
         self._sent_rows = SentRows(store)
 
     def row(self, wanted: WantedResult) -> ResultRow | None:
         """Return the row about a message, None if there is none; raises what `ResultStore.get` raises."""
         row = self.store.get((wanted.id,)).get(wanted.id)
-        return row if wanted.is_of(row, time.time()) else None
+        return row if wanted.is_of(row, self._now()) else None
 
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """
         Return the row of a message that has ended, None if that takes longer.
 
-        A store that cannot be read is read again until the time is over; raises what `ResultStore.get` raises then.
+        A store that cannot be read is read again until the time is over; raises what `ResultStore.get` raises then. Another
+        thread reads it: it may take longer than that to answer.
         """
-        try:
-            row = self.row(wanted)
-        except ResultStoreError:
-            if seconds <= 0:
-                raise
-        else:
-            if row is not None and row.reply:
-                return row
-        until = time.monotonic() + seconds
+        if seconds <= 0:
+            return _ended(self.row(wanted))
         ended: SimpleQueue[ResultRow | Exception] = SimpleQueue()
-        wait = self._waits.add(wanted, ended.put) if seconds > 0 else None
+        waiting, wait = WaitingTime(seconds), self._waits.add(wanted, ended.put)
         try:
-            while (left := until - time.monotonic()) > 0:
+            while not waiting.is_over(wait):
                 try:
-                    return row_or_raise(ended.get(timeout=min(left, LONGEST_SLICE)))
+                    return row_or_raise(ended.get(timeout=waiting.slice()))
                 except Empty:
                     pass
         finally:
-            if wait is not None:
-                self._waits.abandon(wait)
+            self._waits.abandon(wait)
         raise_last_error(wait)
         return None
 
     async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """As `wait`, without blocking the event loop."""
+        if seconds <= 0:
+            return _ended(await asyncio.to_thread(self.row, wanted))
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         handover, ended = handover_to_this_loop(), list[ResultRow | Exception]()
 
@@ -78,12 +80,11 @@ class StoredResults:
             ended.append(result)
             handover.put(partial(set_done, future))
 
-        if seconds <= 0:
-            row = await asyncio.to_thread(self.row, wanted)
-            return row if row is not None and row.reply else None
-        wait = self._waits.add(wanted, on_end)
+        waiting, wait = WaitingTime(seconds), self._waits.add(wanted, on_end)
         try:
             await wait_until_done(future, seconds)
+            while not (ended or waiting.is_over(wait)):
+                await asyncio.sleep(LOOK_EVERY)
         finally:
             self._waits.abandon(wait)
         if ended:
@@ -91,8 +92,12 @@ class StoredResults:
         raise_last_error(wait)
         return None
 
-    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: `on_end` is called in another thread, once, with its row or an error."""
+    def waiting_time(self, seconds: float) -> WaitingTime:
+        """Return how long waits last that begin now."""
+        return WaitingTime(seconds)
+
+    def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:  # noqa: ARG002 - of inline tests
+        """Begin to wait for a result, for `seconds`: `on_end` is called in another thread, once, with its row or an error."""
         return self._waits.add(wanted, on_end)
 
     def abandon(self, wait: ResultWait) -> None:
@@ -131,14 +136,42 @@ class StoredResults:
         self.store.close()
 
 
+class WaitingTime:
+    """How long waits for results last, by a clock."""
+
+    def __init__(self, seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        now = monotonic()
+        self._until, self._first_read_until = now + seconds, now + FIRST_READ
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left, 0 if the time is over."""
+        return max(0.0, self._until - self._monotonic())
+
+    def is_over(self, *waits: ResultWait) -> bool:
+        """Return whether the time is over; a while later if the rows of some waits were not read yet."""
+        now = self._monotonic()
+        return now >= self._until and (now >= self._first_read_until or all(wait.is_read for wait in waits))
+
+    def slice(self) -> float:
+        """Return for how long to wait before the next look."""
+        return min(max(self.left, LOOK_EVERY), LONGEST_SLICE)
+
+
 def moment(milliseconds: float) -> datetime:
     """Return a time (milliseconds since the epoch) in UTC, the nearest one that `datetime` has."""
     return EPOCH + min(max(milliseconds, EARLIEST), LATEST) * MILLISECOND
 
 
-def raise_last_error(wait: ResultWait | None) -> None:
+def _ended(row: ResultRow | None) -> ResultRow | None:
+    """Return a row if it has a reply."""
+    return row if row is not None and row.reply else None
+
+
+def raise_last_error(wait: ResultWait) -> None:
     """Raise why the store could not be read the last time, if it could not."""
-    if wait is not None and wait.error is not None:
+    if wait.error is not None:
         raise ResultStoreError(str(wait.error)) from wait.error
 
 

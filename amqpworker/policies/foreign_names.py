@@ -1,7 +1,7 @@
 """
-What names of Celery and Dramatiq are here: the hints in errors about options and attributes that do not exist.
+What is used here in place of the options and attributes of Celery and Dramatiq: hints in errors about names that do not exist.
 
-Decides the one table of such names. An option or an attribute that is not in it gets the names that are similar.
+Decides the hint of each such name. For an option that is not in the tables, the error has a similar one, or all that there are.
 """
 
 from __future__ import annotations
@@ -142,6 +142,7 @@ TASK_ATTRIBUTES: Final[Mapping[str, str]] = {
     "starmap": "use app.send_many(task.message(…) for …)",
     "retry": "raise RetryLater(delay=…)",
     "request": "use current()",
+    "update_state": "use current().progress(done, total, note)",
     "send_with_options": "use .options(delay=…).send(…), with seconds instead of milliseconds",
     "message_with_options": "use .options(delay=…).message(…), with seconds instead of milliseconds",
     "fn": "use .function",
@@ -162,7 +163,9 @@ APP_ATTRIBUTES: Final[Mapping[str, str]] = {
     "config_from_object": _SETTINGS,
     "autodiscover_tasks": "use App(modules=[…])",
     "add_periodic_task": "use task.schedule(…)(…)",
-    "worker_main": "the command amqpworker worker",
+    **dict.fromkeys(("on_after_configure", "on_after_finalize"), "use task.schedule(…)(…), where the task is defined"),
+    **dict.fromkeys(("worker_main", "start"), "the command amqpworker worker"),
+    "AsyncResult": "use app.result(id)",
     "control": "use app.queues, app.pending, sent.cancel(), and the command amqpworker status",
     "actor": "use app.task",
 }
@@ -195,9 +198,9 @@ def refuses_foreign(hints: Mapping[str, str]) -> Callable[[F], F]:
 def unknown_option(function: Callable[..., object], given: Iterable[str], hints: Mapping[str, str]) -> TypeError:
     """Return the error about the first keyword of a call that `function` does not have."""
     name = next(iter(given))
-    hint = f": {hints[name]}" if name in hints else _similar(name, _keywords_of(function))
+    hint = f": {hints[name]}." if name in hints else _similar(name, _keywords_of(function))
     called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-    return TypeError(f"{called}() has no option {name!r:.60}{hint}.")
+    return TypeError(f"{called}() has no option {name!r:.60}{hint}")
 
 
 def misplaced_option(given: Iterable[str], parameters: Collection[str], options: Collection[str]) -> str:
@@ -210,9 +213,10 @@ def misplaced_option(given: Iterable[str], parameters: Collection[str], options:
 
 
 def unknown_attribute(of: str, name: str, hints: Mapping[str, str], otherwise: str = "") -> AttributeError:
-    """Return the error about an attribute of what `of` describes; `otherwise` follows a name that is not in the table."""
-    instead = hints.get(name, otherwise)
-    return AttributeError(f"{of} has no attribute {name!r:.60}{instead and f': {instead}'}.", name=name)
+    """Return the error about an attribute of what `of` describes; `otherwise` is the hint for a name that is not in the table."""
+    hint = hints.get(name, otherwise)
+    reason = f"{of} has no attribute {name!r:.60}"
+    return AttributeError(f"{reason}: {hint}." if hint else f"{reason}.", name=name)
 
 
 def _keywords_of(function: Callable[..., object]) -> list[str]:
@@ -225,4 +229,4 @@ def _similar(name: str, known: Sequence[str]) -> str:
     import difflib  # slow to load, and seldom needed
 
     near = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]}=…" if near else f"; it has {', '.join(known)}"
+    return f": did you mean {near[0]}=…?" if near else f"; it has {', '.join(known)}."

@@ -1,4 +1,4 @@
-"""What becomes of the results of a task, as `@app.task` states it: whether they are stored, for how long, and what is stored before."""
+"""The options of `@app.task` about results: whether they are stored, for how long, and what is stored before a task has ended."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from amqpworker.policies.durations import duration
 @dataclass(frozen=True, slots=True)
 class ResultOptions:
     """
-    Whether a task `stores` results, and for how many seconds, `ttl` (None: the setting `result_ttl`).
+    Whether a task `stores` results, and for how many seconds (`ttl`, None for the setting `result_ttl`).
 
-    With `tracks`, the store also has that a message was sent and that its task runs. With `dedupes`, a message whose task is done
-    by its row does not run again.
+    With `tracks`, the store also has that a message was sent and that its task runs. With `dedupes`, a message does not run if
+    the store has that its task is done.
     """
 
     stores: bool = True

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.row_listing import RowListing
-from amqpworker.results.store import ResultNotStorable, ResultStore, Subscription
+from amqpworker.results.store import ResultNotStorable, ResultStore, RowsNotReadable, Subscription
 
-__all__ = ["ResultNotStorable", "ResultRow", "ResultStore", "RowListing", "Subscription", "merged"]
+__all__ = [
+    "ResultNotStorable",
+    "ResultRow",
+    "ResultStore",
+    "RowListing",
+    "RowsNotReadable",
+    "Subscription",
+    "merged",
+]

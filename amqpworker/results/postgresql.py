@@ -19,14 +19,16 @@ import psycopg
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.logger import get_logger
-from amqpworker.results.postgresql_connection import ANSWER_TIMEOUT, Connection, PostgresLink, Server
+from amqpworker.results.postgresql_connection import ANSWER_TIMEOUT, Connection, Server
 from amqpworker.results.postgresql_errors import is_permanent, reason
+from amqpworker.results.postgresql_link import PostgresLink
 from amqpworker.results.postgresql_put import put_part, put_rows
 from amqpworker.results.postgresql_sql import DELETE, EXPIRE, GET, LATEST, NOTIFY
 from amqpworker.results.postgresql_subscription import PostgresSubscription
 from amqpworker.results.postgresql_values import HASHED, escaped, ids_array, row_of, stored_id, unescaped
 from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.row_listing import NOT_LISTED
+from amqpworker.results.store import CHECK_ROW
 
 CHECK_TIMEOUT = 5.0
 """Seconds that the start of a worker waits for a statement: a locked table does not keep it from starting."""
@@ -77,10 +79,10 @@ class PostgresStore:
         # a reader has a connection of its own, so that it never waits for a commit
         self._writer = PostgresLink(self._server, declare)
         self._reader = PostgresLink(self._server, declare)
-        self._is_deaf = False
+        self._has_logged_missing_hints = False
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: they are committed when this returns. Return the errors of those that may not be."""
+        """Store rows: they are committed when this returns. Return an error for each that is not known to be."""
         batch = _Batch(rows)
         self._waiting.append(batch)
         try:
@@ -119,7 +121,7 @@ class PostgresStore:
 
     def subscribe(self) -> PostgresSubscription:
         """Return a subscription to changes of rows."""
-        return PostgresSubscription(self._server, self._namespace, self._notify, self._on_deaf)
+        return PostgresSubscription(self._server, self._namespace, self._notify, self._log_missing_hints)
 
     def delete(self, ids: Collection[str]) -> None:
         """Delete the rows of these ids."""
@@ -162,7 +164,9 @@ class PostgresStore:
 
     def _delete(self, statement: str, parameters: Sequence[object]) -> int:
         try:
-            return self._run(self._writer, "deleted from", lambda it: it.execute(statement, parameters).rowcount)
+            return self._run(
+                self._writer, "deleted from", lambda connection: connection.execute(statement, parameters).rowcount
+            )
         except ConfigError as error:
             raise ResultStoreError(str(error)) from error
 
@@ -183,9 +187,9 @@ class PostgresStore:
     def _notify(self, payload: str) -> None:
         self._reader.use(lambda connection: connection.execute(NOTIFY, (payload,)))
 
-    def _on_deaf(self) -> None:
-        if not self._is_deaf:
-            self._is_deaf = True
+    def _log_missing_hints(self) -> None:
+        if not self._has_logged_missing_hints:
+            self._has_logged_missing_hints = True
             log.warning("result_hints_missing", store=self._server.place)
 
 
@@ -195,4 +199,4 @@ def _get(namespace: str, ids: Sequence[str], connection: Connection) -> list[tup
 
 def _try_to_write(namespace: str, connection: Connection) -> None:
     with connection.transaction(force_rollback=True):
-        put_part(namespace, [ResultRow("", "", "", b"", "", 0.0, 0.0)], True, connection)
+        put_part(namespace, [CHECK_ROW], True, connection)

@@ -15,8 +15,9 @@ from struct import error as StructError  # noqa: N812 - a module's own name for 
 import psycopg
 
 from amqpworker.errors import ConfigError, ResultStoreError
-from amqpworker.results.postgresql_connection import Connection, PostgresLink
+from amqpworker.results.postgresql_connection import Connection
 from amqpworker.results.postgresql_errors import NEVER_STORABLE, ROW_FAULTS, reason
+from amqpworker.results.postgresql_link import PostgresLink
 from amqpworker.results.postgresql_sql import PUT
 from amqpworker.results.postgresql_values import payloads, put_parameters
 from amqpworker.results.row import ResultRow
@@ -24,6 +25,8 @@ from amqpworker.results.store import ResultNotStorable
 
 MOST_ROWS = 1000
 MOST_BYTES = 8 * 1024 * 1024
+"""Of one statement. Bytes are those of the replies: all else of most rows is small."""
+
 LARGEST_ROW = 100_000_000
 """Bytes. PostgreSQL takes 1 GB, but copies it several times: 400 MB took 28 s, longer than a statement may take."""
 
@@ -31,7 +34,7 @@ _FAULTS = (*ROW_FAULTS, StructError, OverflowError)
 
 
 def put_rows(link: PostgresLink, namespace: str, rows: Sequence[ResultRow]) -> dict[str, ResultStoreError]:
-    """Put rows, which are merged, and return the errors of those that may not be stored; the caller has the link's turn."""
+    """Put rows, which are merged; return an error for each that is not known to be stored. The caller has the link's turn."""
     errors = {row.id: _too_large(row) for row in rows if _size(row) > LARGEST_ROW}
     waiting = deque((part, True) for part in _parts(row for row in rows if row.id not in errors))
     while waiting:
@@ -43,7 +46,7 @@ def put_rows(link: PostgresLink, namespace: str, rows: Sequence[ResultRow]) -> d
                 middle = len(part) // 2
                 waiting.extendleft([(part[middle:], notify), (part[:middle], notify)])
             elif notify and isinstance(error, psycopg.errors.ProgramLimitExceeded):
-                # not of the row, perhaps: a listener that does not read has filled the queue of notifications
+                # perhaps not the fault of the row: a listener that does not read has filled the queue of notifications
                 waiting.appendleft((part, False))
             else:
                 errors[part[0].id] = _not_stored(part[0].id, link.place, error)

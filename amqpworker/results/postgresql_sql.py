@@ -16,10 +16,10 @@ SCHEMA_VERSION = 1
 MARK = "amqpworker results, version "
 """A table is ours if its comment begins with this; the version follows."""
 
-# A constant of ours: who creates the table waits for others that do.
+# The number means this table: a process that creates it waits for others that do.
 LOCK = "SELECT pg_advisory_xact_lock(7026920345617524562)"
 
-# FROM a table: it locks that, and so sees a table that was created since the transaction began
+# Reading pg_class locks it, and with a lock a session takes notice of a table that was created since the transaction began.
 FIND = f"SELECT obj_description(oid, 'pg_class') FROM pg_class WHERE oid = to_regclass('{TABLE}')"  # noqa: S608
 
 CREATE = f"""\
@@ -57,7 +57,8 @@ BEGIN;
 COLUMNS = "id, state, task, reply, first_sent, stored_at, expires_at, attempt, worker, started_at, progress"
 _REPLACED = ", ".join(f"{name} = excluded.{name}" for name in (*COLUMNS.split(", ")[1:], "rank"))
 
-# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip; what follows WITH is always executed.
+# As `ResultRow.replaces`. One statement is one transaction, and takes one round trip. The INSERT is executed although nothing
+# reads its result: https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
 PUT = f"""
 WITH stored AS (
     INSERT INTO {TABLE} AS known (namespace, {COLUMNS}, rank)
@@ -82,7 +83,9 @@ WHERE namespace = %(namespace)s AND expires_at > %(now)s AND %(state)s IN ('', s
 ORDER BY stored_at DESC LIMIT %(most)s
 """  # noqa: S608
 DELETE = f"DELETE FROM {TABLE} WHERE namespace = %s AND id = ANY(%s::text[])"  # noqa: S608
+# Also by the server's clock: a host whose clock is days ahead would delete what all others have stored.
 EXPIRE = (
     f"DELETE FROM {TABLE} WHERE ctid = ANY(ARRAY("  # noqa: S608
-    f"SELECT ctid FROM {TABLE} WHERE expires_at <= %s ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED))"
+    f"SELECT ctid FROM {TABLE} WHERE expires_at <= LEAST(%s::float8, extract(epoch FROM now())::float8)"
+    " ORDER BY expires_at LIMIT %s FOR UPDATE SKIP LOCKED))"
 )

@@ -17,11 +17,12 @@ from typing import Any
 from amqpworker.results.row import ResultRow
 
 MAX_PAYLOAD = 7999
-"""Bytes of a notification: a longer one fails, together with its transaction."""
+"""Bytes of a notification: a longer one fails, with its transaction (https://www.postgresql.org/docs/current/sql-notify.html)."""
 
 MAX_ID = 1000
-"""Bytes of an id in the table: an entry of an index has 2,704 at most, and the namespace is part of it."""
+"""Bytes of an id in the table: an entry of an index has 2,704 at most (`BTMaxItemSize`), and the namespace is part of it."""
 
+# the types of items, by their numbers in pg_type
 _INT8, _FLOAT8, _TEXT, _BYTEA = 20, 701, 25, 17
 _HEAD = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i").pack

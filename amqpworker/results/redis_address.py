@@ -16,6 +16,7 @@ from amqpworker.log.redaction import redact_url
 
 PORT = 6379
 EXAMPLE = "redis://localhost:6379/0"
+SOCKET_HINT = "a socket is named with three slashes, as in unix:///run/redis/redis.sock?db=0"
 
 ANSWER_TIMEOUT = 10.0
 """Seconds that a server may take to answer: with `appendfsync always` an answer waits for the disk."""
@@ -31,7 +32,7 @@ class RedisAddress:
     """Its URL, without user, password and options."""
 
     parameters: Mapping[str, Any] = field(repr=False)
-    """How redis-py names them: of its `Connection`."""
+    """The parameters of redis-py's `Connection`."""
 
     tls: bool
     path: str | None
@@ -105,19 +106,14 @@ def address_of(url: str) -> RedisAddress:
         **options,
     }
     if split.scheme == "unix":
-        path = unquote(split.path)
-        if host or port or len(path) < 2 or "\0" in path:
-            raise _wrong(url, "a socket is named with three slashes, as in unix:///run/redis/redis.sock?db=0")
+        if host or port:
+            raise _wrong(url, SOCKET_HINT)
+        path = _socket_path(url, split)
         return RedisAddress(f"unix://{path}", {**parameters, "path": path}, False, path, allows_eviction)
-    name = unquote(split.path[1:])
-    if name:
-        if "db" in options:
-            raise _wrong(url, "it names a database twice")
-        parameters["db"] = _number_of(url, name)
-    parameters.update(host=host or "localhost", port=port or PORT)
-    shown = f"[{host}]" if host and ":" in host else host or "localhost"
-    place = f"{split.scheme}://{shown}:{port or PORT}/{parameters.get('db', 0)}"
-    return RedisAddress(place, parameters, tls, None, allows_eviction)
+    host, port, database = host or "localhost", port or PORT, _database_of(url, split, options)
+    shown = f"[{host}]" if ":" in host else host
+    place = f"{split.scheme}://{shown}:{port}/{database}"
+    return RedisAddress(place, {**parameters, "host": host, "port": port, "db": database}, tls, None, allows_eviction)
 
 
 def _options(url: str, split: SplitResult, tls: bool) -> dict[str, Any]:
@@ -134,7 +130,20 @@ def _options(url: str, split: SplitResult, tls: bool) -> dict[str, Any]:
     return found
 
 
-def _number_of(url: str, name: str) -> int:
+def _socket_path(url: str, split: SplitResult) -> str:
+    path = unquote(split.path)
+    if len(path) < 2 or "\0" in path:
+        raise _wrong(url, SOCKET_HINT)
+    return path
+
+
+def _database_of(url: str, split: SplitResult, options: Mapping[str, Any]) -> int:
+    """Return the number of the database, which is the path of a URL or its option `db`."""
+    name = unquote(split.path[1:])
+    if not name:
+        return int(options.get("db", 0))
+    if "db" in options:
+        raise _wrong(url, "it names a database twice, by its path and by ?db=: remove one of them")
     try:
         return _database(name)
     except ValueError:

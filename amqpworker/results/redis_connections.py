@@ -15,13 +15,13 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
-from redis import exceptions as redis
+from redis import exceptions
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 
 from amqpworker.results.redis_address import RedisAddress
 
-MOST = 4
-"""Connections of a process. Another thread waits for one of them."""
+MOST_CONNECTIONS = 4
+"""Of one process. A thread that finds all of them in use waits for one."""
 
 LONGEST_TURN = 10.0
 """Seconds after which a thread that waits opens a connection all the same: one that had its turn may have been interrupted."""
@@ -32,7 +32,7 @@ Answer: TypeAlias = Any
 _Result = TypeVar("_Result")
 
 
-class Link(Protocol):
+class RedisConnection(Protocol):
     """What is used of redis-py's `Connection`."""
 
     def connect(self) -> None:
@@ -48,52 +48,52 @@ class Link(Protocol):
         """Return whether there is an answer, or a part of one."""
 
 
-def make_link(address: RedisAddress) -> Link:
+def new_connection(address: RedisAddress) -> RedisConnection:
     """Return a connection that is not open yet."""
     kind: Any = UnixDomainSocketConnection if address.path else SSLConnection if address.tls else Connection
-    return cast(Link, kind(protocol=2, **address.parameters))
+    return cast(RedisConnection, kind(protocol=2, **address.parameters))
 
 
-def socket_of(link: Link) -> socket.socket | None:
+def socket_of(connection: RedisConnection) -> socket.socket | None:
     """Return the socket of a connection, or `None` if it is not open."""
-    found: socket.socket | None = link._sock  # type: ignore[attr-defined]  # noqa: SLF001 - no public name for it
+    found: socket.socket | None = connection._sock  # type: ignore[attr-defined]  # noqa: SLF001 - no public name for it
     return found
 
 
-def exchange(link: Link, commands: Sequence[bytes]) -> list[Answer]:
+def exchange(connection: RedisConnection, commands: Sequence[bytes]) -> list[Answer]:
     """
     Send commands at once and return their answers, in which an error is a value.
 
     Raises redis-py's errors if an answer is missing, and a ResponseError if the server does not accept what was sent at all.
     """
-    link.connect()
+    connection.connect()
     try:
-        send(link, b"".join(commands))
+        send(connection, b"".join(commands))
     except OSError as error:
         # it may have answered before it closed the connection
         if not isinstance(error, TimeoutError):
-            with suppress(redis.ConnectionError, OSError):
-                _answer(link)
+            with suppress(exceptions.ConnectionError, OSError):
+                _answer(connection)
         raise
-    answers = [_answer(link) for _ in commands]
-    if any(isinstance(answer, redis.ReadOnlyError | redis.MasterDownError) for answer in answers):
+    answers = [_answer(connection) for _ in commands]
+    if any(isinstance(answer, exceptions.ReadOnlyError | exceptions.MasterDownError) for answer in answers):
         # after a failover the same address may lead to the new primary, but not this connection
-        link.disconnect()
+        connection.disconnect()
     return answers
 
 
-def send(link: Link, data: bytes) -> None:
+def send(connection: RedisConnection, data: bytes) -> None:
     """Send bytes; unlike redis-py, keep the connection if that fails, so that answers can be read."""
-    found = socket_of(link)
+    found = socket_of(connection)
     if found is None:
-        raise redis.ConnectionError("it is not open")
+        raise exceptions.ConnectionError("it is not open")
     found.sendall(data)
 
 
-def _answer(link: Link) -> Answer:
+def _answer(connection: RedisConnection) -> Answer:
     try:
-        return link.read_response()
-    except redis.ResponseError as error:
+        return connection.read_response()
+    except exceptions.ResponseError as error:
         if "Protocol error" in str(error):
             raise
         return error
@@ -104,10 +104,10 @@ class _Pool:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.idle: deque[Link] = deque()
+        self.idle: deque[RedisConnection] = deque()
         # without a lock of its own, which a fork or a signal handler might find held
         self.turns: SimpleQueue[None] = SimpleQueue()
-        for _ in range(MOST):
+        for _ in range(MOST_CONNECTIONS):
             self.turns.put(None)
 
     def wait_for_turn(self) -> None:
@@ -117,7 +117,7 @@ class _Pool:
             return
 
     def end_turn(self) -> None:
-        if self.turns.qsize() < MOST:
+        if self.turns.qsize() < MOST_CONNECTIONS:
             self.turns.put(None)
 
 
@@ -128,7 +128,7 @@ class RedisConnections:
         self._address = address
         self._pool = _Pool()
 
-    def use(self, work: Callable[[Link], _Result]) -> _Result:
+    def use(self, work: Callable[[RedisConnection], _Result]) -> _Result:
         """Return what `work` returns. It is called again, with a new connection, if the one that it was called with is lost."""
         pool = self._pool
         if pool.pid != os.getpid():
@@ -142,44 +142,38 @@ class RedisConnections:
     def close(self) -> None:
         """Close the connections; those that are in use are closed after that."""
         pool, self._pool = self._pool, _Pool()
-        while pool.idle:
-            _close_one(pool.idle)
+        with suppress(IndexError):  # none is left
+            while True:
+                pool.idle.pop().disconnect()
 
-    def _use(self, pool: _Pool, work: Callable[[Link], _Result]) -> _Result:
+    def _use(self, pool: _Pool, work: Callable[[RedisConnection], _Result]) -> _Result:
         try:
-            link = pool.idle.pop()
+            connection = pool.idle.pop()
         except IndexError:
-            return self._keep(pool, make_link(self._address), work)
+            return self._work_on(new_connection(self._address), pool, work)
         try:
-            return self._keep(pool, link, work)
-        except (redis.ConnectionError, OSError) as error:
+            return self._work_on(connection, pool, work)
+        except (exceptions.ConnectionError, OSError) as error:
             if not is_lost(error):
                 raise
-        return self._keep(pool, link, work)
+        # it is disconnected by now, so that it connects again
+        return self._work_on(connection, pool, work)
 
-    def _keep(self, pool: _Pool, link: Link, work: Callable[[Link], _Result]) -> _Result:
-        """Keep the connection for the next one, unless `work` fails: answers may be unread then."""
+    def _work_on(self, connection: RedisConnection, pool: _Pool, work: Callable[[RedisConnection], _Result]) -> _Result:
+        """Call `work`, and keep the connection for the next use; not if `work` fails, since answers may be unread then."""
         try:
-            result = work(link)
+            result = work(connection)
         except BaseException:
-            link.disconnect()
+            connection.disconnect()
             raise
-        if pool is self._pool and len(pool.idle) < MOST:
-            pool.idle.append(link)
+        if pool is self._pool and len(pool.idle) < MOST_CONNECTIONS:
+            pool.idle.append(connection)
         else:
-            link.disconnect()
+            connection.disconnect()
         return result
-
-
-def _close_one(idle: deque[Link]) -> None:
-    try:
-        link = idle.pop()
-    except IndexError:  # taken meanwhile
-        return
-    link.disconnect()
 
 
 def is_lost(error: BaseException) -> bool:
     """Return whether the connection was lost, and may be opened again at once; one that is silent is not."""
-    refused = (redis.AuthenticationError, redis.AuthorizationError, redis.BusyLoadingError, TimeoutError)
-    return isinstance(error, redis.ConnectionError | OSError) and not isinstance(error, refused)
+    refused = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.BusyLoadingError, TimeoutError)
+    return isinstance(error, exceptions.ConnectionError | OSError) and not isinstance(error, refused)

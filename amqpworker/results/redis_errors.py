@@ -6,33 +6,34 @@ import socket
 import ssl
 from typing import NamedTuple
 
-from redis import exceptions as redis
+from redis import exceptions
 
 from amqpworker.log.redaction import redact_text
 from amqpworker.results.redis_address import RedisAddress
 
-ERRORS = (redis.RedisError, OSError)
+ERRORS = (exceptions.RedisError, OSError)
 """What redis-py raises."""
 
 
 class Trouble(NamedTuple):
-    """A reason in a few words; `lasting` if the set-up must be changed."""
+    """Why the server failed, in a few words; it `is_permanent` if it does not pass until the set-up is changed."""
 
     reason: str
-    lasting: bool = False
+    is_permanent: bool = False
 
+
+_NO_PASSWORD_EXPECTED = Trouble("it asks for no password, and the URL has one", True)
+_NO_SUCH_DATABASE = Trouble("it has no database of this number (its setting `databases` limits them)", True)
+_IN_A_CLUSTER = Trouble("it is a node of a cluster, which is not supported: use a server of its own", True)
 
 _BY_CLASS: tuple[tuple[type[BaseException], Trouble], ...] = (
-    (redis.OutOfMemoryError, Trouble("its memory is full: raise maxmemory, or keep results for a shorter time")),
-    (redis.ReadOnlyError, Trouble("it is a replica, which stores nothing: name the primary in the URL")),
-    (redis.BusyLoadingError, Trouble("it is loading its data")),
-    (redis.NoScriptError, Trouble("its scripts were deleted meanwhile")),
-    (redis.MovedError, Trouble("it is a node of a cluster, which is not supported: use a server of its own", True)),
-    (
-        redis.ClusterDownError,
-        Trouble("it is a node of a cluster, which is not supported: use a server of its own", True),
-    ),
-    (redis.InvalidResponse, Trouble("it does not answer as Redis does: check host and port", True)),
+    (exceptions.OutOfMemoryError, Trouble("its memory is full: raise maxmemory, or keep results for a shorter time")),
+    (exceptions.ReadOnlyError, Trouble("it is a replica, which stores nothing: name the primary in the URL")),
+    (exceptions.BusyLoadingError, Trouble("it is loading its data")),
+    (exceptions.NoScriptError, Trouble("its scripts were deleted meanwhile")),
+    (exceptions.MovedError, _IN_A_CLUSTER),
+    (exceptions.ClusterDownError, _IN_A_CLUSTER),
+    (exceptions.InvalidResponse, Trouble("it does not answer as Redis does: check host and port", True)),
     (ssl.SSLError, Trouble("the TLS connection failed: rediss:// needs a port that uses TLS", True)),
     (socket.gaierror, Trouble("its host name cannot be resolved")),
     (ConnectionRefusedError, Trouble("the connection was refused")),
@@ -40,21 +41,21 @@ _BY_CLASS: tuple[tuple[type[BaseException], Trouble], ...] = (
 
 # the beginning of what the server answers
 _BY_TEXT = {
-    "AUTH ": Trouble("it asks for no password, and the URL has one", True),
+    "AUTH ": _NO_PASSWORD_EXPECTED,
     "BUSY": Trouble("a script of another program keeps it busy"),
-    "DB index": Trouble("it has no database of this number", True),
-    "Client sent AUTH": Trouble("it asks for no password, and the URL has one", True),
+    "DB index": _NO_SUCH_DATABASE,
+    "Client sent AUTH": _NO_PASSWORD_EXPECTED,
     "MISCONF": Trouble(
         "it cannot write its data to its disk (MISCONF) and refuses to store: see its log, and its disk"
     ),
     "NOREPLICAS": Trouble("too few of its replicas are connected (min-replicas-to-write)"),
     "Server closed the connection": Trouble("it closed the connection"),
-    "invalid DB index": Trouble("it has no database of this number", True),
+    "invalid DB index": _NO_SUCH_DATABASE,
     "max number of clients": Trouble("it has as many clients as it accepts (maxclients)"),
     "unknown command": Trouble("it does not have a command that is needed: Redis 6.2 or Valkey 7.2, or later", True),
 }
 
-
+# as Redis 6 writes it, and as Redis 7 and Valkey do
 _DENIED_IN_SCRIPT = ("user executing the script", "ACL failure in script")
 
 
@@ -77,13 +78,13 @@ def trouble(error: BaseException, address: RedisAddress) -> Trouble:
 
 
 def _of_answer(error: BaseException, address: RedisAddress) -> Trouble | None:
-    if isinstance(error, redis.TimeoutError):
+    if isinstance(error, exceptions.TimeoutError):
         return _silent(address)
-    if isinstance(error, redis.NoPermissionError) or any(text in str(error) for text in _DENIED_IN_SCRIPT):
+    if isinstance(error, exceptions.NoPermissionError) or any(text in str(error) for text in _DENIED_IN_SCRIPT):
         return Trouble(f"its user may not do what is needed ({_permission(error)}): see its ACL", True)
-    if isinstance(error, redis.AuthenticationError | redis.AuthorizationError):
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
         if "without any password" in str(error) or "no password is set" in str(error):
-            return _BY_TEXT["AUTH "]
+            return _NO_PASSWORD_EXPECTED
         return Trouble("user or password is wrong, or missing in the URL", True)
     return None
 

@@ -45,13 +45,14 @@ return 1
 """
 """
 Stores a value, for some milliseconds, unless the row that is there stays: as `ResultRow.replaces`, but byte by byte, since Lua
-compares texts as the locale of the server does. Returns -1 if a later version, or another program, wrote what is there.
+compares texts by the locale of the server (https://www.lua.org/manual/5.1/manual.html#2.5.2). Returns 1 if it was stored, 0 if the
+other row stays, and -1 if a later version, or another program, wrote what is there.
 """
 
-UNKNOWN_VALUE = -1
+STORED, OTHER_STAYS, UNKNOWN_VALUE = 1, 0, -1
 
-LONGEST = 10**15
-"""Milliseconds: a row that expires later than in thirty thousand years expires then."""
+LONGEST_LIFETIME = 10**15
+"""Milliseconds, thirty thousand years: Redis refuses times that its 64 bits do not hold."""
 
 ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -126,7 +127,7 @@ def not_ours(task_id: str) -> str:
 def lifetime(expires_at: float, now: float) -> int:
     """Return for how many milliseconds a row is kept: 0 if it has expired, which Redis refuses as an expiry."""
     left = (expires_at - now) * 1000
-    return int(min(left, LONGEST)) if left > 0 else 0
+    return int(min(left, LONGEST_LIFETIME)) if left > 0 else 0
 
 
 def packed(*parts: bytes) -> bytes:

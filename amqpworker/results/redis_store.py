@@ -18,14 +18,25 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results.redis_address import RedisAddress, address_of
 from amqpworker.results.redis_connections import Answer, RedisConnections, exchange
 from amqpworker.results.redis_errors import ERRORS, trouble
-from amqpworker.results.redis_rows import PUT, UNKNOWN_VALUE, Keys, lifetime, not_ours, packed, row_of, value_of
+from amqpworker.results.redis_rows import (
+    OTHER_STAYS,
+    PUT,
+    STORED,
+    UNKNOWN_VALUE,
+    Keys,
+    lifetime,
+    not_ours,
+    packed,
+    row_of,
+    value_of,
+)
 from amqpworker.results.redis_subscription import RedisSubscription
 from amqpworker.results.row import ResultRow, merged
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import CHECK_ROW, ResultNotStorable, RowsNotReadable
 from amqpworker.text import encodable
 
-LARGEST = 512 * 1024 * 1024
-"""Bytes of a value: Redis has no larger ones (https://redis.io/docs/latest/develop/data-types/strings/)."""
+LARGEST_VALUE = 512 * 1024 * 1024
+"""Bytes: Redis has no larger values (https://redis.io/docs/latest/develop/data-types/strings/)."""
 
 MOST_ROWS = 1000
 MOST_BYTES = 1024 * 1024
@@ -35,12 +46,13 @@ MOST_KEYS = 500
 """Of one command to read or delete: no other program waits long for the server."""
 
 CHECK_LIFETIME = b"1000"
+"""Milliseconds."""
 
 
 class RedisStore:
     """A `ResultStore` in a Redis or Valkey server."""
 
-    def __init__(self, url: str, namespace: str, largest: int = LARGEST) -> None:
+    def __init__(self, url: str, namespace: str, largest: int = LARGEST_VALUE) -> None:
         self.address: RedisAddress = address_of(url)
         self._keys = Keys(namespace)
         self._largest = largest
@@ -48,7 +60,7 @@ class RedisStore:
         self._script_hash = _hash(PUT)
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: the server has them when this returns. Return the errors of those that may not be stored."""
+        """Store rows: the server has them when this returns. Return an error for each that it is not known to have."""
         errors: dict[str, ResultStoreError] = {}
         unavailable: BaseException | None = None
         for batch in self._batches(merged(rows), errors):
@@ -63,12 +75,19 @@ class RedisStore:
 
     def get(self, ids: Collection[str]) -> Mapping[str, ResultRow]:
         """Return the rows of those ids that have one."""
-        rows = {}
-        for some in _parts(ids):
-            (values,) = self._ask("read from", [packed(b"MGET", *map(self._keys.of, some))])
-            for task_id, value in zip(some, values, strict=True):
-                if value is not None:
+        rows: dict[str, ResultRow] = {}
+        foreign: list[str] = []
+        for part in _parts(ids):
+            values = self._ask("read from", packed(b"MGET", *map(self._keys.of, part)))
+            for task_id, value in zip(part, values, strict=True):
+                if value is None:
+                    continue
+                try:
                     rows[task_id] = row_of(task_id, value)
+                except ResultStoreError:
+                    foreign.append(task_id)
+        if foreign:
+            raise RowsNotReadable(not_ours(foreign[0]), foreign, rows)
         return rows
 
     def subscribe(self) -> RedisSubscription:
@@ -78,8 +97,8 @@ class RedisStore:
     def delete(self, ids: Collection[str]) -> None:
         """Delete the rows of these ids."""
         try:
-            for some in _parts(ids):
-                self._ask("deleted from", [packed(b"UNLINK", *map(self._keys.of, some))])
+            for part in _parts(ids):
+                self._ask("deleted from", packed(b"UNLINK", *map(self._keys.of, part)))
         except ConfigError as error:
             raise ResultStoreError(str(error)) from error
 
@@ -90,7 +109,7 @@ class RedisStore:
     def check_writable(self) -> str | None:
         """Store a row that no one reads, and delete it; return why that is not possible at the moment."""
         key = self._keys.check
-        value = value_of(ResultRow("", "", "", b"", "", 0.0, 0.0))
+        value = value_of(CHECK_ROW)
         commands = [
             packed(b"EVAL", PUT, b"1", key, value, CHECK_LIFETIME),
             packed(b"MGET", key),
@@ -103,9 +122,9 @@ class RedisStore:
                 if isinstance(answer, ResponseError):
                     raise answer
         except ERRORS as error:
-            reason, lasting = trouble(error, self.address)
+            reason, is_permanent = trouble(error, self.address)
             text = f"Results cannot be stored in {self.address}: {reason}."
-            if lasting:
+            if is_permanent:
                 raise ConfigError(text) from error
             return text
         self._check_eviction(memory)
@@ -127,13 +146,12 @@ class RedisStore:
             if max(len(key), len(value)) > self._largest:
                 errors[row.id] = self._too_large(row.id)
                 continue
-            # the first one brings the script, so that it is known to the server for the others
-            by = (b"EVALSHA", self._script_hash) if batch else (b"EVAL", PUT)
-            command = packed(*by, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
-            if batch and (len(batch) == MOST_ROWS or size + len(command) > MOST_BYTES):
+            if batch and (len(batch) == MOST_ROWS or size + len(key) + len(value) > MOST_BYTES):
                 yield batch
                 batch, size = [], 0
-                command = packed(b"EVAL", PUT, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
+            # the first one brings the script, so that it is known to the server for the others
+            script = (b"EVALSHA", self._script_hash) if batch else (b"EVAL", PUT)
+            command = packed(*script, b"1", key, value, b"%d" % lifetime(row.expires_at, now))
             batch.append((row.id, command))
             size += len(command)
         if batch:
@@ -148,11 +166,13 @@ class RedisStore:
                 return {batch[0][0]: self._too_large(batch[0][0])}
             raise
         pairs = zip((task_id for task_id, _ in batch), answers, strict=True)
-        return {task_id: self._refused(task_id, answer) for task_id, answer in pairs if answer not in (0, 1)}
+        return {
+            task_id: self._refused(task_id, answer) for task_id, answer in pairs if answer not in (STORED, OTHER_STAYS)
+        }
 
     def _refused(self, task_id: str, answer: Answer) -> ResultStoreError:
-        if answer == UNKNOWN_VALUE:
-            return ResultStoreError(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
+        if answer == UNKNOWN_VALUE or "WRONGTYPE" in str(answer):
+            return ResultNotStorable(f"Results cannot be stored in {self.address}: {not_ours(task_id)}")
         return self._not_stored(task_id, answer)
 
     def _not_stored(self, task_id: str, error: BaseException) -> ResultStoreError:
@@ -169,20 +189,24 @@ class RedisStore:
             f" ({self._largest} bytes, or less if proto-max-bulk-len is set)."
         )
 
-    def _ask(self, verb: str, commands: Sequence[bytes]) -> list[Answer]:
+    def _ask(self, verb: str, command: bytes) -> Answer:
+        """Return the answer to a command that reads or deletes; `verb` is what cannot be done with results if that fails."""
         try:
-            answers = self._connections.use(partial(exchange, commands=commands))
-            for answer in answers:
-                if isinstance(answer, ResponseError):
-                    raise answer
+            (answer,) = self._connections.use(partial(exchange, commands=[command]))
+            if isinstance(answer, ResponseError):
+                raise answer
         except ERRORS as error:
-            reason, lasting = trouble(error, self.address)
-            kind = ConfigError if lasting else ResultStoreError
+            reason, is_permanent = trouble(error, self.address)
+            kind = ConfigError if is_permanent else ResultStoreError
             raise kind(f"Results cannot be {verb} {self.address}: {reason}.") from error
-        return answers
+        return answer
 
     def _check_eviction(self, memory: Answer) -> None:
-        """Refuse a server that deletes results when its memory is full, if its user may know that at all."""
+        """
+        Refuse a server that deletes results when its memory is full (https://redis.io/docs/latest/develop/reference/eviction/).
+
+        `memory` is its answer to INFO, or an error if this user may not ask.
+        """
         if isinstance(memory, ResponseError) or self.address.allows_eviction:
             return
         lines = (line.partition(":") for line in memory.decode("utf-8", "replace").splitlines())

@@ -1,8 +1,9 @@
 """
 Changes of rows in a Redis or Valkey server, as it announces them.
 
-Decides that a process hears only of the rows that it waits for: each has a channel of its own. What is announced while there is no
-connection is lost, so that any row may have changed after a new one, and each after its own SUBSCRIBE.
+Decides that a process is sent only changes of the rows that it waits for: each has a channel of its own. What is announced while
+there is no connection is lost (https://redis.io/docs/latest/develop/pubsub/): after a new connection any row may have changed, and
+each row after its own SUBSCRIBE.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import select
 import time
 from collections.abc import Collection, Sequence
 
-from redis import exceptions as redis
+from redis import exceptions
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.lifecycle import Waker
 from amqpworker.results.redis_address import RedisAddress
-from amqpworker.results.redis_connections import Answer, Link, make_link, send, socket_of
+from amqpworker.results.redis_connections import Answer, RedisConnection, new_connection, send, socket_of
 from amqpworker.results.redis_errors import ERRORS, trouble
 from amqpworker.results.redis_rows import Keys, packed
 
 LONGEST_WAIT = 3600.0
-"""Seconds of one call of the system. A longer wait has several."""
+"""Seconds of one `poll`, which has a limit. A longer wait has several."""
 
 MOST_CHANNELS = 1000
 """Of one command: the server answers each channel by itself, and those answers are read before the next command."""
@@ -38,7 +39,7 @@ class RedisSubscription:
         self._keys = keys
         self._watched: dict[bytes, str] = {}
         self._unwanted: list[bytes] = []
-        self._link: Link | None = None
+        self._connection: RedisConnection | None = None
         self._pid = os.getpid()
         self._waker = Waker()
 
@@ -50,29 +51,29 @@ class RedisSubscription:
         self._send(b"SUBSCRIBE", list(added))
 
     def unwatch(self, ids: Collection[str]) -> None:
-        """Report changes of these rows no longer."""
-        # the server hears of it with the next command or wait: of many at once then
+        """Stop reporting changes of these rows."""
+        # sent with the next command or wait, for all of them at once
         self._unwanted += [channel for one in ids if self._watched.pop(channel := self._keys.of(one), None) is not None]
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`."""
-        self._begin_anew_in_a_child()
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
+        self._start_anew_if_forked()
         self._unsubscribe()
         until = time.monotonic() + timeout
         try:
             while True:
                 # the socket is gone if an exception from another thread interrupted the reader
-                if self._link is None or socket_of(self._link) is None:
+                if self._connection is None or socket_of(self._connection) is None:
                     self._connect()
                     return None
-                if (changed := self._changed(self._link)) or changed is None:
+                if (changed := self._changed(self._connection)) or changed is None:
                     return changed
                 if self._is_over(until):
                     return ()
         except ERRORS as error:
             self.close()
-            reason, lasting = trouble(error, self._address)
-            kind = ConfigError if lasting else ResultStoreError
+            reason, is_permanent = trouble(error, self._address)
+            kind = ConfigError if is_permanent else ResultStoreError
             raise kind(f"Changes of results cannot be read from {self._address}: {reason}.") from error
 
     def wake(self) -> None:
@@ -81,57 +82,57 @@ class RedisSubscription:
 
     def close(self) -> None:
         """Close the connection."""
-        link, self._link = self._link, None
-        if link is not None:
-            link.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
-    def _begin_anew_in_a_child(self) -> None:
+    def _start_anew_if_forked(self) -> None:
         if self._pid != os.getpid():
             self._pid = os.getpid()
             self._waker = Waker()
             self.close()
 
     def _connect(self) -> None:
-        link = make_link(self._address)
+        connection = new_connection(self._address)
         try:
-            link.connect()
+            connection.connect()
             channels = list(self._watched)
             for start in range(0, len(channels), MOST_CHANNELS):
                 some = channels[start : start + MOST_CHANNELS]
-                send(link, packed(b"SUBSCRIBE", *some))
+                send(connection, packed(b"SUBSCRIBE", *some))
                 confirmed = 0
                 while confirmed < len(some):
-                    confirmed += link.read_response()[0] == b"subscribe"
+                    confirmed += connection.read_response()[0] == b"subscribe"
         except BaseException:
-            link.disconnect()
+            connection.disconnect()
             raise
-        self._link = link
+        self._connection = connection
 
     def _unsubscribe(self) -> None:
         unwanted, self._unwanted = self._unwanted, []
         self._send(b"UNSUBSCRIBE", unwanted)
 
     def _send(self, command: bytes, channels: Sequence[bytes]) -> None:
-        self._begin_anew_in_a_child()
-        if self._link is None:
-            return  # once it connects
+        self._start_anew_if_forked()
+        if self._connection is None:
+            return  # `_connect` subscribes
         try:
             for start in range(0, len(channels), MOST_CHANNELS):
-                send(self._link, packed(command, *channels[start : start + MOST_CHANNELS]))
+                send(self._connection, packed(command, *channels[start : start + MOST_CHANNELS]))
         except ERRORS:
             self.close()
 
-    def _changed(self, link: Link) -> Collection[str] | None:
+    def _changed(self, connection: RedisConnection) -> Collection[str] | None:
         """Return the ids of which something was announced; `None` if the connection is lost and was opened again."""
         changed = set()
         try:
-            while link.can_read(0):
-                kind, channel = _announced(link.read_response())
+            while connection.can_read(0):
+                kind, channel = _announced(connection.read_response())
                 if kind in (b"message", b"subscribe") and channel in self._watched:
                     changed.add(self._watched[channel])
-        except redis.ResponseError:
+        except exceptions.ResponseError:
             raise
-        except (redis.ConnectionError, OSError):
+        except (exceptions.ConnectionError, OSError):
             self.close()
             self._connect()
             return None
@@ -140,7 +141,7 @@ class RedisSubscription:
     def _is_over(self, until: float) -> bool:
         """Wait for something to be read; return whether the wait is over."""
         left = until - time.monotonic()
-        found = None if self._link is None else socket_of(self._link)
+        found = None if self._connection is None else socket_of(self._connection)
         if found is None:
             return left <= 0
         poller = select.poll()

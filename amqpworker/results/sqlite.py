@@ -21,9 +21,10 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.redaction import redact_url
 from amqpworker.results.row import ResultRow, merged
 from amqpworker.results.row_listing import EXAMINED, NOT_LISTED
-from amqpworker.results.sqlite_file import Connect, SqliteFile, is_transient, reason
+from amqpworker.results.sqlite_errors import is_permanent, reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile
 from amqpworker.results.sqlite_subscription import SqliteSubscription
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import CHECK_ROW, ResultNotStorable
 from amqpworker.text import encodable
 
 SCHEME = "sqlite://"
@@ -35,7 +36,7 @@ CHECK_TIMEOUT = 1.0
 """Seconds that the start of a worker waits for them: a locked file does not keep it from starting."""
 
 NEVER_STORABLE = (sqlite3.DataError, OverflowError)
-"""SQLite can never hold the row: it is longer than its limit, a billion bytes, or than a C int."""
+"""SQLite can never hold the row: it is longer than a billion bytes (https://www.sqlite.org/limits.html), or than a C int."""
 
 ROW_ERRORS = (*NEVER_STORABLE, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 """One row is at fault: the transaction continues without it."""
@@ -121,7 +122,7 @@ class SqliteStore:
         self._reader.abandon()
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
-        """Store rows: they are on the disk when this returns. Return the errors of those that may not be."""
+        """Store rows: they are on the disk when this returns. Return an error for each that is not known to be."""
         batch = _Batch(rows)
         self._waiting.append(batch)
         try:
@@ -168,7 +169,7 @@ class SqliteStore:
             self._writer.use(_try_to_write, CHECK_TIMEOUT)
         except (sqlite3.Error, OSError) as error:
             text = f"Results cannot be stored in {self.path}: {reason(error, self.path)}."
-            if not is_transient(error, self.path):
+            if is_permanent(error, self.path):
                 raise ConfigError(text) from error
             return text
         return None
@@ -246,5 +247,5 @@ def _try_to_write(connect: Connect) -> None:
     connection = connect()
     # SQLite lets even a user without write permission begin
     connection.execute("BEGIN IMMEDIATE")
-    connection.execute(PUT, _parameters("", ResultRow("", "", "", b"", "", 0.0, 0.0)))
+    connection.execute(PUT, _parameters("", CHECK_ROW))
     connection.execute("ROLLBACK")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from amqpworker.errors import ConfigError, ResultStoreError
+from amqpworker.results.sqlite_errors import is_busy, is_permanent, reason
 from amqpworker.results.sqlite_schema import prepare
 
 ATTEMPT = 0.1
@@ -95,7 +96,7 @@ class SqliteFile:
                         return work(self._open)
                     except BaseException as error:
                         self._close()
-                        if _code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                        if not is_busy(error) or time.monotonic() > give_up:
                             raise
                     finally:
                         self._in_use = False
@@ -158,9 +159,9 @@ class SqliteFile:
             )
             prepare(self._connection, self._path)
         except sqlite3.Error as error:
-            if is_transient(error, self._path):
-                raise
-            raise ConfigError(f"Results cannot be stored in {self._path}: {reason(error, self._path)}.") from error
+            if is_permanent(error, self._path):
+                raise ConfigError(f"Results cannot be stored in {self._path}: {reason(error, self._path)}.") from error
+            raise
         self._file_id = _file_id(self._path)
         return self._connection
 
@@ -200,55 +201,3 @@ def _file_id(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _code_of(error: BaseException) -> int:
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def is_transient(error: BaseException, path: Path) -> bool:
-    """Return whether an error may pass without a change to the settings or to the permissions of this user."""
-    code = _code_of(error)
-    # SQLite does not report why it cannot open a file: too many are open, or there is no space for the files beside it.
-    return _is_usable(path) if code == sqlite3.SQLITE_CANTOPEN else code in _TRANSIENT
-
-
-def _is_usable(path: Path) -> bool:
-    try:
-        file = path.resolve()
-        beside = [file.with_name(file.name + suffix) for suffix in ("", "-wal", "-shm")]
-        existing = [one for one in beside if one.exists()]
-        usable = all(one.is_file() and os.access(one, os.R_OK | os.W_OK) for one in existing)
-        return usable and file.parent.is_dir() and os.access(file.parent, os.W_OK | os.X_OK)
-    except OSError:
-        return False
-
-
-_TRANSIENT = {
-    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_SCHEMA),
-    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
-}
-
-
-def reason(error: BaseException, path: Path) -> str:
-    """Return in a few words why SQLite failed, with what its own text leaves out."""
-    code = _code_of(error)
-    if code == sqlite3.SQLITE_CANTOPEN:
-        try:
-            if not path.parent.is_dir():
-                return f"there is no folder {path.parent}"
-            if path.is_dir():
-                return "it is a folder"
-        except PermissionError:
-            return f"this user may not enter {path.parent}"
-        return "it cannot be opened; its folder must be writable, too"
-    return _KNOWN.get(code) or str(error).removesuffix(".") or type(error).__name__
-
-
-_KNOWN = {
-    sqlite3.SQLITE_BUSY: "another process keeps the file locked",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_NOTADB: "the file is not a SQLite database",
-    sqlite3.SQLITE_READONLY: "the file or its folder is read-only",
-}

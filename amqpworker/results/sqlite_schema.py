@@ -1,7 +1,7 @@
 """
 The schema of a SQLite file of results, and its upgrades.
 
-Decides what a program of the earlier version that has the file open meanwhile can still do: it stores and reads as before.
+Decides what a program of an earlier version can still do that has the file open during the upgrade: it stores and reads as before.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ APPLICATION_ID = 0x61775273
 
 SCHEMA_VERSION = 4
 _MARK_VERSION = f"PRAGMA user_version = {SCHEMA_VERSION}"
-# A replaced row gets a new `seq`, which is never used again: a reader that knows the highest one finds what has changed since.
+# A replaced row gets a new `seq`, which is never used again (https://www.sqlite.org/autoinc.html): a reader that knows the highest
+# one finds what has changed since.
 _TABLE = (
     (
         "CREATE TABLE result_rows (seq INTEGER PRIMARY KEY AUTOINCREMENT, namespace TEXT NOT NULL, id TEXT NOT NULL,"
@@ -62,7 +63,8 @@ UPGRADES = {0: _NEW_FILE, 2: _FROM_VERSION_2, 3: _FROM_VERSION_3}
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a store, upgrade one of an earlier version, and refuse any other."""
-    # each commit reaches the disk: a result that was acknowledged survives a power cut, too
+    # each commit reaches the disk, so that a stored result survives a power cut:
+    # https://www.sqlite.org/pragma.html#pragma_synchronous
     connection.execute("PRAGMA synchronous = FULL")
     # One transaction: between two reads another process may create the store.
     connection.execute("BEGIN")
@@ -75,10 +77,12 @@ def prepare(connection: sqlite3.Connection, path: Path) -> None:
             for statement in UPGRADES[version]:
                 connection.execute(statement)
         connection.execute("COMMIT")
-    # Readers and one writer do not wait for each other then.
+    # Readers and one writer do not wait for each other then (https://www.sqlite.org/wal.html).
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise ConfigError(f"{path} is on a file system that cannot hold a write-ahead log (a network share?).")
+        raise ConfigError(
+            f"{path} is on a file system without write-ahead logs, such as a network share: put it on a local disk."
+        )
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:

@@ -14,7 +14,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results.sqlite_file import Connect, SqliteFile, reason
+from amqpworker.results.sqlite_errors import reason
+from amqpworker.results.sqlite_file import Connect, SqliteFile
 
 LOOK_EVERY = 0.01
 LOCK_TIMEOUT = 5.0
@@ -48,7 +49,7 @@ class SqliteSubscription:
         """Do nothing: all changes are seen."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
-        """Return the ids of rows that have changed, `None` if any may have, and none after `timeout` seconds or `wake`."""
+        """Return the ids of rows that have changed, none of them after `timeout` seconds or `wake`; `None`: any may have."""
         until = time.monotonic() + timeout
         while True:
             changed = self._changed()

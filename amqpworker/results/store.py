@@ -16,11 +16,24 @@ from amqpworker.results.row import ResultRow
 
 ENTRY_POINTS = "amqpworker.results"
 SQLITE_EXAMPLE = "sqlite:///results.db"
+POSTGRESQL_SCHEMES = ("postgresql", "postgres")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+
+CHECK_ROW = ResultRow("", "", "", b"", "", 0.0, 0.0)
+"""What `check_writable` of our stores writes: it has expired, and is removed at once."""
 
 
 class ResultNotStorable(ResultStoreError):
     """The store can never hold this row: it is too large, for example. Another attempt is useless."""
+
+
+class RowsNotReadable(ResultStoreError):
+    """Some rows cannot be read, for example since a later version wrote them: those of `ids`. `rows` are the others."""
+
+    def __init__(self, text: str, ids: Collection[str] = (), rows: Mapping[str, ResultRow] | None = None) -> None:
+        super().__init__(text)
+        self.ids = ids
+        self.rows = rows or {}
 
 
 class Subscription(Protocol):
@@ -32,19 +45,20 @@ class Subscription(Protocol):
 
     @property
     def poll_every(self) -> float:
-        """Seconds after which rows are to be read without a hint: at least 1 if hints arrive, less if the store gives none."""
+        """Seconds after which rows are to be read without a hint: at least 1 if hints arrive, less if the store has none."""
 
     def watch(self, ids: Collection[str]) -> None:
         """From now on, report changes of these rows."""
 
     def unwatch(self, ids: Collection[str]) -> None:
-        """Report changes of these rows no longer; the store may still do it."""
+        """Stop reporting changes of these rows; some may still be reported."""
 
     def wait(self, timeout: float) -> Collection[str] | None:
         """
-        Return the ids of rows that may have changed; `None` if any may have, and none after `timeout` seconds or `wake`.
+        Return the ids of rows that may have changed, an empty collection after `timeout` seconds or `wake`.
 
-        It connects if it is not connected, and returns `None` then, since changes may have been missed.
+        `None` means that any row may have changed. It connects if it is not connected, and returns `None` then, since changes may
+        have been missed.
 
         Raises:
             ResultStoreError: the store cannot be reached at the moment.
@@ -67,7 +81,7 @@ class ResultStore(Protocol):
 
     def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
         """
-        Store rows, and return an error for the id of each row that may not be stored.
+        Store rows, and return an error, by id, for each row that is not known to be stored.
 
         A stored row outlives the process, however that ends. There is one row for each id: of two, `ResultRow.replaces` decides
         which one stays, of those of one batch the last one that counts. A row that can never be stored does not keep the others
@@ -82,6 +96,7 @@ class ResultStore(Protocol):
 
         Raises:
             ResultStoreError: the store cannot be read at the moment.
+            RowsNotReadable: some of the rows cannot be read; it has the others.
             ConfigError: it cannot be opened, and that will not change by itself.
         """
 
@@ -93,7 +108,7 @@ class ResultStore(Protocol):
         Delete the rows of these ids; ids without a row are ignored.
 
         Raises:
-            ResultStoreError: some may not be deleted.
+            ResultStoreError: some are perhaps not deleted.
         """
 
     def expire(self, now: float, most: int) -> int:
@@ -134,6 +149,8 @@ def open_store(url: str, namespace: str, declare: bool = True) -> ResultStore:
     Without `declare` a database must have its schema already. Raises ConfigError if the URL names no store, or its package is
     missing.
     """
+    if not isinstance(url, str):
+        raise ConfigError(f"App(results=…): it must be a URL such as {SQLITE_EXAMPLE!r}, got {url!r:.60}.")
     scheme, separator, _ = url.partition("://")
     if not separator:
         raise ConfigError(f"results={redact_url(url)!r} is not a URL, such as {SQLITE_EXAMPLE}.")
@@ -141,15 +158,15 @@ def open_store(url: str, namespace: str, declare: bool = True) -> ResultStore:
         from amqpworker.results.sqlite import SqliteStore, path_of
 
         return SqliteStore(path_of(url), namespace)
-    if scheme in {"postgresql", "postgres"}:
-        return _postgresql(url, namespace, declare)
+    if scheme in POSTGRESQL_SCHEMES:
+        return _postgresql_store(url, namespace, declare)
     if scheme in REDIS_SCHEMES:
-        return _redis(url, namespace)
-    factory = _factory(scheme, url)
+        return _redis_store(url, namespace)
+    factory = _registered_factory(scheme, url)
     return factory(url, namespace, declare=declare) if _takes_declare(factory) else factory(url, namespace)
 
 
-def _postgresql(url: str, namespace: str, declare: bool) -> ResultStore:
+def _postgresql_store(url: str, namespace: str, declare: bool) -> ResultStore:
     try:
         from amqpworker.results.postgresql import PostgresStore
     except ImportError as error:
@@ -159,7 +176,7 @@ def _postgresql(url: str, namespace: str, declare: bool) -> ResultStore:
     return PostgresStore(url, namespace, declare)
 
 
-def _redis(url: str, namespace: str) -> ResultStore:
+def _redis_store(url: str, namespace: str) -> ResultStore:
     try:
         from amqpworker.results.redis_store import RedisStore
     except ImportError as error:
@@ -178,13 +195,13 @@ def _takes_declare(factory: StoreFactory) -> bool:
         return False
 
 
-def _factory(scheme: str, url: str) -> StoreFactory:
+def _registered_factory(scheme: str, url: str) -> StoreFactory:
     # slow to import, and needed for stores of other packages only
     from importlib.metadata import entry_points
 
     registered = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
     if scheme not in registered:
-        known = ", ".join(sorted({"postgresql", "sqlite", *REDIS_SCHEMES, *registered}))
+        known = ", ".join(sorted({"sqlite", *POSTGRESQL_SCHEMES, *REDIS_SCHEMES, *registered}))
         raise ConfigError(f"results={redact_url(url)!r}: unknown store {scheme!r}. Known stores: {known}.")
     try:
         factory: StoreFactory = registered[scheme].load()

@@ -172,7 +172,7 @@ management.tcp.ip = 127.0.0.1
 management.tcp.port = {ports.management}
 disk_free_limit.absolute = 50MB
 log.console = false
-log.file = broker.log
+log.file = {logfiles.LOG}
 {extra_config}
 """
     )

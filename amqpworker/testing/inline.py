@@ -22,6 +22,7 @@ from amqpworker.text import did_you_mean
 if TYPE_CHECKING:
     from amqpworker.app import App
     from amqpworker.model.dead_letter import DeadLetter
+    from amqpworker.schedules.definition import Schedule
     from amqpworker.task import RemoteTask
 
 
@@ -29,8 +30,9 @@ class Inline:
     """
     The messages of an app that runs inline.
 
-    Each task runs in the thread that sends its message, before `send` returns; with `eager` false only `run` and `advance` run
-    them. What a task sends runs after it. Delayed messages and retries run once `advance` has moved the clock.
+    Each task runs before the `send` of its message returns: in the thread that sends, or in the event loop of the tasks if it is
+    `async def`. With `eager` false only `run` and `advance` run tasks. What a task sends runs after it. Delayed messages and
+    retries run once `advance` has moved the clock.
     """
 
     def __init__(self, engine: InlineEngine) -> None:
@@ -95,20 +97,20 @@ class Inline:
         """Return the messages that wait for their time, retries among them, the next one first."""
         return [sent_message(one, self._app) for one in self._broker.waiting()]
 
-    def tick(self, schedule: str) -> None:
+    def tick(self, schedule: str | Schedule) -> None:
         """
-        Move the clock to the next time of a schedule, and send its message, as a scheduler does.
+        Move the clock to the next time of a schedule, or of the one with this name, and send its message, as a scheduler does.
 
         Raises:
             ConfigError: the app has no such schedule, or it has no further times.
         """
-        found = self._app.schedules.get(schedule)
+        name = schedule if isinstance(schedule, str) else schedule.name
+        found = self._app.schedules.get(name)
         if found is None:
-            near = did_you_mean(schedule, self._app.schedules)
-            raise ConfigError(f"The app has no schedule {schedule!r:.60}{near}.")
+            raise ConfigError(f"The app has no schedule {name!r:.60}{did_you_mean(name, self._app.schedules)}.")
         nominal = found.timing.after(int(self._clock.now() * 1000))
         if nominal is None:
-            raise ConfigError(f"Schedule {schedule!r} has no times after {self.now:%Y-%m-%d %H:%M:%S} UTC.")
+            raise ConfigError(f"Schedule {name!r} has no times after {self.now:%Y-%m-%d %H:%M:%S} UTC.")
         self._worker.advance_to(nominal / 1000)
         self._app.send(tick_message(found, self._app.plan.names.namespace, DEFAULT_SCHEDULER, nominal))
 

@@ -37,6 +37,7 @@ REPLIES = "inline.replies"
 
 NO_ROUTE = "312 NO_ROUTE"
 CHANNEL = 1
+"""The number of the one channel on which all is published."""
 
 
 class Waiting(NamedTuple):

@@ -1,7 +1,7 @@
 """
 What makes an app run inline: its parts without a broker, and their end.
 
-Decides what follows a message that is sent: it runs at once, waits for `run`, or is waited for by its caller. Afterwards the app
+Decides what follows a message that is sent: it runs at once, waits for `run`, or is waited for by its caller. At the end the app
 has its own parts again. `inline` is what a test sees of it.
 """
 
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from amqpworker.broker.pending_publish import PendingPublish
     from amqpworker.broker.publish_session import Purpose
     from amqpworker.client.calls import Calls
+    from amqpworker.client.stored_results import StoredResults
     from amqpworker.model.message import Publication
 
 NOWHERE = "amqp://127.0.0.1:1/"
 """The URL of an app that runs inline: nothing listens there."""
 
-INSTEAD = "this app runs inline, without a broker. Use the fixture amqp_app for it."
+NO_BROKER = "this app runs inline, without a broker. Use the fixture amqp_app for it."
 
 
 class InlineEngine:
@@ -47,11 +48,20 @@ class InlineEngine:
         self.sent: list[Publication] = []
         """What was sent or called, the first one first."""
         self._eager = eager
-        self._results = None if app.results is None else InlineResults(MemoryStore(), self.clock)
+        self._results: InlineResults | None = None
+        stored: dict[str, StoredResults] = {}
+        if app.results is not None:
+            stored[app.results] = self._results = InlineResults(MemoryStore(), self.clock)
         producer = Producer(app.plan, app.settings, self._publisher, self.clock.now)
-        made = {None: AsyncProducer(producer, InlineCarriers(producer))}
-        stored = {} if app.results is None or self._results is None else {app.results: self._results}
-        self.parts = AppParts(NOWHERE, addresses(NOWHERE), producer, made, app.results, {**stored}, INSTEAD)
+        self.parts = AppParts(
+            url=NOWHERE,
+            addresses=addresses(NOWHERE),
+            producer=producer,
+            async_made={None: AsyncProducer(producer, InlineCarriers(producer))},
+            results=app.results,
+            stored_results=stored,
+            no_broker=NO_BROKER,
+        )
         cancels = Cancels(self.clock.now)
         self.broker = InlineBroker(app.plan, self.clock, cancels, self._is_served)
         store = None if self._results is None else self._results.store

@@ -1,5 +1,5 @@
 """
-Results of an app that runs inline: who waits for one has what is ready run, and then the clock moved.
+Results of an app that runs inline: a wait for one first runs what is ready, and then moves the clock.
 
 Decides that a wait ends at once, with a result or without one, unless it is in a coroutine of a task.
 """
@@ -8,50 +8,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from amqpworker.client.stored_results import StoredResults
+from amqpworker.client.result_waits import ResultWait
+from amqpworker.client.stored_results import StoredResults, WaitingTime
 
 if TYPE_CHECKING:
-    from amqpworker.client.result_waits import OnEnd, ResultWait, WantedResult
+    from amqpworker.client.result_waits import OnEnd, WantedResult
     from amqpworker.results.row import ResultRow
     from amqpworker.testing.inline_worker import InlineWorker
     from amqpworker.testing.memory_store import MemoryStore
     from amqpworker.testing.virtual_clock import VirtualClock
-
-LONGEST_WAIT = 10.0
-"""Seconds by which the clock is moved for each of several messages that are waited for at once."""
 
 
 class InlineResults(StoredResults):
     """The rows of a store in memory, by the clock of the test."""
 
     def __init__(self, store: MemoryStore, clock: VirtualClock) -> None:
-        super().__init__(store)
+        super().__init__(store, clock.now)
         self._clock = clock
         self.worker: InlineWorker | None = None
         """What runs messages, once it is made."""
 
-    def row(self, wanted: WantedResult) -> ResultRow | None:
-        """Return the row about a message, None if there is none."""
-        row = self.store.get((wanted.id,)).get(wanted.id)
-        return row if wanted.is_of(row, self._clock.now()) else None
-
     def wait(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
         """Return the row of a message that has ended, None if that takes longer by the clock of the test."""
+        row = self._run_for(wanted, seconds)
+        return super().wait(wanted, seconds) if row is None and self._is_run_by_others else row
+
+    async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """As `wait`; in a coroutine of a task, other threads run what is ready meanwhile."""
+        row = self._run_for(wanted, seconds)
+        return await super().await_row(wanted, seconds) if row is None and self._is_run_by_others else row
+
+    def _run_for(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
+        """Run what is ready and what falls due, until a message has ended; return its row, None if it has not."""
         if seconds > 0 and self.worker is not None:
             self.worker.wait_until(lambda: self._ended(wanted) is not None, seconds)
         return self._ended(wanted)
 
-    async def await_row(self, wanted: WantedResult, seconds: float) -> ResultRow | None:
-        """As `wait`; in a coroutine of a task, other threads run what is ready meanwhile."""
-        row = self.wait(wanted, seconds)
-        if row is None and self.worker is not None and self.worker.is_in_its_loop:
-            return await super().await_row(wanted, seconds)
-        return row
+    @property
+    def _is_run_by_others(self) -> bool:
+        """Whether the caller is a coroutine of a task: another thread runs what is ready then."""
+        return self.worker is not None and self.worker.is_in_its_loop
 
-    def begin(self, wanted: WantedResult, on_end: OnEnd) -> ResultWait:
-        """Begin to wait for a result: it ends now if the message has ended, or does so soon by the clock of the test."""
-        self.wait(wanted, LONGEST_WAIT)
-        return super().begin(wanted, on_end)
+    def waiting_time(self, seconds: float) -> WaitingTime:
+        """Return how long waits last, by the clock of the test."""
+        return WaitingTime(seconds, self._clock.monotonic)
+
+    def begin(self, wanted: WantedResult, on_end: OnEnd, seconds: float) -> ResultWait:
+        """Begin to wait for a result: it ends now if the message ends within `seconds` by the clock of the test."""
+        row = self._run_for(wanted, seconds)
+        if row is None:
+            return super().begin(wanted, on_end, seconds)
+        on_end(row)
+        return ResultWait(wanted, on_end)
 
     def note_sent(self, row: ResultRow) -> None:
         """Store that a message was sent, now: a test sees it at once."""

@@ -43,11 +43,16 @@ class LocalWorker:
         self._thread.start()
 
     def wait_until_consuming(self, timeout: float = 15.0) -> None:
-        """Wait until the worker consumes from all its queues."""
+        """Wait until the worker consumes from all its queues; raises AssertionError if that takes longer."""
         wait_until(lambda: self.process.consumer.consuming, timeout, "the worker consumes from all its queues")
 
     def stop(self, timeout: float = 40.0) -> int:
-        """Stop as SIGTERM does, and return the exit code."""
+        """
+        Stop as SIGTERM does, and return the exit code.
+
+        Raises:
+            AssertionError: it does not stop within `timeout` seconds, or an exception has ended it.
+        """
         self.process.stop_requested.set()
         self._thread.join(timeout)
         if self._thread.is_alive():

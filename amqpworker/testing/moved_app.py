@@ -55,7 +55,14 @@ def parts_at(app: App, place: Place) -> AppParts:
     """Return the parts of an app that uses the broker and the store of a place."""
     brokers = addresses(place.url)
     producer = Producer(app.plan, app.settings, partial(Publisher, brokers, app.settings))
-    return AppParts(place.url, brokers, producer, {}, place.results, {})
+    return AppParts(
+        url=place.url,
+        addresses=brokers,
+        producer=producer,
+        async_made={},
+        results=place.results,
+        stored_results={},
+    )
 
 
 def declare_all(app: App) -> None:

@@ -115,7 +115,7 @@ class Node:
     def tie(self, users: Path) -> None:
         """Have a running node end with the last process that has locked the file `users`, however these processes end."""
         record = self._record()
-        env, log = environment(plain_path(self.folder, record), record), self.folder / "log" / "output.log"
+        env, log = environment(plain_path(self.folder, record), record), self.folder / "log" / logfiles.OUTPUT
         pids = [pid for pid in (record.pid, record.epmd_pid) if pid]
         self._untie()
         self._tie = processes.kill_with_parent(env, log, pids, users)
@@ -200,7 +200,7 @@ class Node:
         """Start epmd and the broker, and record their process ids at once."""
         write_files(self.folder, record.ports, self._extra_config, self._plugins)
         env = environment(plain_path(self.folder, record), record)
-        log = self.folder / "log" / "output.log"
+        log = self.folder / "log" / logfiles.OUTPUT
         record.write(self.folder)
         self._start_epmd(record, env, log)
         record.pid = processes.spawn([str(scripts / "rabbitmq-server")], env, log)

@@ -57,7 +57,7 @@ class _Outgoing:
 
 
 class _RecordingLane:
-    """A lane of the publisher; `refusals` are raised, one per call. What waits is in `underway`, unless all is confirmed at once."""
+    """A lane of the publisher; `refusals` are raised, one per call. Unless all is confirmed at once, `underway` is what waits."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
@@ -104,6 +104,7 @@ class _RecordingLane:
 
     @property
     def copies(self) -> _RecordingLane:
+        """Be the publisher, too: all its lanes are this one."""
         return self
 
     replies = copies
@@ -174,7 +175,7 @@ class Workbench:
         self.settler.listeners.add(self.events.extend)
         stack = MiddlewareStack.of(parts.middleware, self._run_coroutine)
         self.executor = TaskExecutor(tasks, store is not None, parts.limits, stack, parts.gates, clock)
-        isolation: Any = self
+        isolation: Any = self  # with `run`
         self.pipeline = Pipeline(self.executor, self.settler, isolation, parts.stored_checks)
         self.channel = self.new_channel()
 
@@ -186,14 +187,14 @@ class Workbench:
 
     def new_channel(self, queue: str = "work") -> ConsumerChannel:
         """Return a new channel of a queue, whose deliveries are numbered from one."""
-        receiver: Any = self
+        receiver: Any = self  # with `on_delivery`
         channel = ConsumerChannel(Subscription(queue, 10), receiver, lambda: None, self._clock.monotonic)
         channel.channel = _RecordingChannel(self.steps)  # type: ignore[assignment]
         self._tags = 0
         return channel
 
     def on_delivery(self, delivery: Delivery) -> None:
-        """Let it wait."""
+        """Do nothing: the caller passes each delivery to `take`."""
 
     def deliver(self, publication: Publication) -> Delivery:
         """Deliver a message on the present channel."""

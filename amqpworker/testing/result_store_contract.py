@@ -33,6 +33,13 @@ def _is_reported(subscription: Subscription, task_id: str) -> bool:
     return subscription.poll_every < 1
 
 
+def _connect(subscription: Subscription) -> None:
+    """Wait until a subscription is connected: `wait` returns None until then, and the ids of rows from then on."""
+    until = time.monotonic() + 10.0
+    while subscription.wait(0.01) is None:
+        assert time.monotonic() < until, "wait() must not return None each time"
+
+
 class ResultStoreContract:
     """
     The tests of a store: derive `class TestMyStore(ResultStoreContract)` and define `open_store`.
@@ -213,15 +220,13 @@ class ResultStoreContract:
         ):
             subscription.watch(["a", "b"])
             for task_id in ("a", "b"):
-                while subscription.wait(0) is None:
-                    """It has just connected."""
+                _connect(subscription)
                 other.put([_row(task_id)])
                 assert _is_reported(subscription, task_id)
 
     def test_the_wait_of_a_subscription_ends_after_its_timeout_and_when_it_is_woken(self) -> None:
         with closing(self._store()) as store, closing(store.subscribe()) as subscription:
-            while subscription.wait(0.01) is None:
-                """It has just connected."""
+            _connect(subscription)
             subscription.wake()
             assert not subscription.wait(60)
             waking = threading.Timer(0.05, subscription.wake)

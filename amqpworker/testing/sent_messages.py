@@ -81,6 +81,7 @@ def name_of_task(task: RemoteTask[..., Any] | str, app: App) -> str:
     if task not in known:
         raise ConfigError(f"The app has no task {task!r}{did_you_mean(str(task), known)}.")
     found = app.tasks.get(task)
+    # a task is also found by its earlier names, which its messages do not have
     return task if found is None else found.name
 
 

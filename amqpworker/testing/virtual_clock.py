@@ -13,7 +13,7 @@ class VirtualClock:
     def __init__(self) -> None:
         self._ahead = 0.0
         self.clock = Clock(self.now, self.monotonic)
-        """It, as the value that a worker's parts take."""
+        """This clock, as the parts of a worker take it."""
 
     def now(self) -> float:
         """Return the time in seconds since the epoch."""
@@ -24,5 +24,5 @@ class VirtualClock:
         return time.monotonic() + self._ahead
 
     def move_to(self, moment: float) -> None:
-        """Move it forward to a time (seconds since the epoch), unless that is over."""
+        """Move it forward to a time (seconds since the epoch), unless that has passed."""
         self._ahead += max(0.0, moment - self.now())

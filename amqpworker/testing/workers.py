@@ -7,6 +7,7 @@ Decides that a worker which fails, or does not stop as it should, fails the test
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from amqpworker.errors import ConfigError
@@ -56,10 +57,14 @@ class Workers:
         return worker
 
     def stop(self) -> None:
-        """Stop all of them, the last one first; raises AssertionError if one ended with another exit code than 0."""
-        codes = [worker.stop() for worker in reversed(self._started)]
-        self._started.clear()
-        if any(codes):
-            raise AssertionError(
-                f"A worker ended with exit code {next(filter(None, codes))}, not 0: the log shows why."
-            )
+        """Stop all of them, the last one first; raises AssertionError if one does not stop, or its exit code is not 0."""
+        with ExitStack() as ends:
+            for worker in self._started:
+                ends.callback(_stop, worker)
+            self._started.clear()
+
+
+def _stop(worker: LocalWorker | WorkerPool) -> None:
+    code = worker.stop()
+    if code:
+        raise AssertionError(f"A worker ended with exit code {code}, not 0: the log shows why.")

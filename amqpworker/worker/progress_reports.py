@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from amqpworker.worker.context import Reported, Run
 
-APART = 0.5
-"""Seconds between two reports of a run that are passed on, at least."""
+MIN_INTERVAL = 0.5
+"""Seconds between two reports of a run that are passed on."""
 
 
 class ProgressReports:
@@ -23,9 +23,9 @@ class ProgressReports:
         self._monotonic = monotonic
 
     def report(self, run: Run, progress: bytes) -> None:
-        """Note the latest progress of a run (JSON), and pass it on unless another one has been just before."""
+        """Note the latest progress of a run (JSON), and pass it on unless another one was passed on just before."""
         now, before = self._monotonic(), run.reported
-        if before is not None and now - before.put_at < APART:
+        if before is not None and now - before.put_at < MIN_INTERVAL:
             run.reported = Reported(progress, before.put_at, is_put=False)
             return
         run.reported = Reported(progress, now, is_put=True)

@@ -45,21 +45,17 @@ class Replying:
         If a reply is too large, its caller gets that error instead, unless this is the `last` attempt.
         """
         delivery = settled.delivery
+        if not envelope.is_valid_reply_to(delivery.properties.reply_to or ""):
+            self._end(settled, "its reply_to is not an address that RabbitMQ makes")
+            return
 
         def on_replied(error: AmqpWorkerError | None) -> None:
             if isinstance(error, InvalidArguments) and not last:
                 log.error("result_refused", id=delivery.properties.message_id, size=len(body), reason=str(error))
                 self.reply(settled, encode_failed(RESULT_REFUSED, Failure("", str(error))), last=True)
-                return
-            if error is not None:
-                log.warning("reply_lost", id=delivery.properties.message_id, reason=str(error))
-            self._acknowledge(settled)
-            self._replying.discard(delivery)
+            else:
+                self._end(settled, None if error is None else str(error))
 
-        if not envelope.is_valid_reply_to(delivery.properties.reply_to or ""):
-            last = True
-            on_replied(InvalidArguments("its reply_to is not an address that RabbitMQ makes"))
-            return
         self._replying.add(delivery)
         try:
             self._lane.publish(envelope.publication_of_reply(delivery, body), timeout=REPLY_TIMEOUT, on_done=on_replied)
@@ -68,3 +64,11 @@ class Replying:
         except BaseException:
             self._replying.discard(delivery)
             raise
+
+    def _end(self, settled: Settled, lost: str | None) -> None:
+        """Acknowledge, and log why the reply was `lost` if it was."""
+        delivery = settled.delivery
+        if lost is not None:
+            log.warning("reply_lost", id=delivery.properties.message_id, reason=lost)
+        self._acknowledge(settled)
+        self._replying.discard(delivery)

@@ -1,5 +1,5 @@
 """
-What the result store has against a run that is about to start: its message is cancelled, or its task is done already.
+Whether a run that is about to start must not, by the result store: its message is cancelled, or its task is done already.
 
 Decides which runs are checked: delayed ones for their cancel, and those of tasks with `dedupe=True`. A cancel is stored before it is
 reported as done, so with a store no delayed task starts that was cancelled before.
@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.log.logger import get_logger
-from amqpworker.model.cancel import UnusableCancel, decode_cancel, stored_id
+from amqpworker.model.cancel import REASON, UnusableCancel, decode_cancel, stored_id
 from amqpworker.model.headers import ETA, REPLAYED, read_headers
 from amqpworker.model.outcome import Outcome
 from amqpworker.results.row import ResultRow
@@ -30,7 +30,7 @@ REPEAT_LOG_AFTER = 60.0
 
 
 class StoredChecks:
-    """Asks the result store about runs; safe to use from many threads."""
+    """Checks runs against the result store; safe to use from many threads."""
 
     def __init__(
         self, store: ResultStore, now: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
@@ -43,7 +43,7 @@ class StoredChecks:
         self._threads = ThreadPoolExecutor(CHECKING_THREADS, thread_name_prefix="amqpworker-checks")
 
     def check(self, run: Run) -> Outcome | None:
-        """Return the outcome of a run that must not start by what is stored, or since the store cannot be read; else None."""
+        """Return the outcome of a run that must not start, also since the store cannot be read; None if it may start."""
         dedupes, delayed = run.registered.dedupe and _may_be_done(run), _is_delayed(run)
         if not (dedupes or delayed):
             return None
@@ -55,16 +55,19 @@ class StoredChecks:
                 assert row is not None
                 return outcomes.already_done(row.reply)
             return self._cancelled(run, found.get(cancel_id))
-        except (ResultStoreError, ConfigError, UnusableCancel) as error:
-            self._log(str(error))
+        except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
+            known = isinstance(error, ResultStoreError | ConfigError | UnusableCancel)
+            self._log_not_checked(str(error) if known else f"{type(error).__name__}: {error}")
             return outcomes.NOT_CHECKED
 
     def _is_done(self, row: ResultRow | None) -> bool:
         return row is not None and row.state == "done" and bool(row.reply) and row.expires_at > self._now()
 
     def _cancelled(self, run: Run, row: ResultRow | None) -> Outcome | None:
-        if row is None or (cancel := decode_cancel(row.reply)) is None:
+        # Anyone may give a message such an id: its result is not a cancel.
+        if row is None or row.state != REASON:
             return None
+        cancel = decode_cancel(row.reply)
         headers = read_headers(run.delivery.properties.headers or {})
         return outcomes.CANCELLED if cancel.counts_for(headers, int(self._now() * 1000)) else None
 
@@ -78,10 +81,10 @@ class StoredChecks:
             return outcomes.CANCELLED if run.cancelled else outcomes.REQUEUE
 
     def close(self) -> None:
-        """End its threads, once each has done what it does."""
+        """End its threads, after the checks that they are doing."""
         self._threads.shutdown(wait=False)
 
-    def _log(self, reason: str) -> None:
+    def _log_not_checked(self, reason: str) -> None:
         with self._lock:
             now = self._monotonic()
             if now < self._log_at:

@@ -1,7 +1,7 @@
 """
-Store a result before what follows it, and a refusal in its place if the store can never hold it.
+Store a result before what follows it, or a refusal if the store can never hold the result.
 
-Decides what a row has. `result_storer` decides when it is stored, and when no longer to try.
+Decides what is in a row. `result_storer` decides when it is stored, and when no longer to try.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from amqpworker.worker.context import Run
 from amqpworker.worker.result_storer import ResultStorer, StoredRow
 
 Then = Callable[[Settled, bytes], None]
-"""What follows: it gets the reply, and whether the store has refused the result."""
+"""What follows: it gets the delivery, which has whether the store has refused the result, and the reply."""
 
 OnFailure = Callable[[Settled, BaseException], None]
 
@@ -58,11 +58,11 @@ class Storing:
         """
         Store a result, then do what follows; at once if none is stored. Requeue the delivery if the store remains unavailable.
 
-        What follows a commit is done in another thread; `on_failure` is called with what it raises there.
-        If it does not replace one, a result of this message that is stored already stays.
+        What follows a commit is done in another thread; `on_failure` is called with what it raises there. Unless it `replaces`,
+        a result of this message that is stored already stays.
         """
         storer, run = self.storer, settled.run
-        if storer is None or settled.id is None or not (run is None or run.registered.stores_result):
+        if storer is None or settled.id is None or (run is not None and not run.registered.stores_result):
             then(settled, reply)
             return
         delivery = settled.delivery
@@ -86,21 +86,19 @@ class Storing:
         if self.storer is None or not run.registered.stores_result:
             return
         now = self._now()
-        first_sent = first_sent_text(run.delivery.properties.headers)
-        expires = now + self._ttl_of(run)
         self.storer.note(
             ResultRow(
-                run.id,
-                "running",
-                run.task,
-                b"",
-                first_sent,
-                now,
-                expires,
-                run.attempt,
-                self._worker,
-                run.started,
-                progress,
+                id=run.id,
+                state="running",
+                task=run.task,
+                reply=b"",
+                first_sent=first_sent_text(run.delivery.properties.headers),
+                stored_at=now,
+                expires_at=now + self._ttl_of(run),
+                attempt=run.attempt,
+                worker=self._worker,
+                started_at=run.started,
+                progress=progress,
             )
         )
 
@@ -120,12 +118,18 @@ class Storing:
 
     def _row_of(self, settled: Settled, state: str, reply: bytes) -> ResultRow:
         run, now = settled.run, self._now()
-        started = (run.attempt, self._worker, run.started) if run is not None else (0, "", 0.0)
-        progress = b"" if run is None or run.reported is None else run.reported.progress
-        first_sent = first_sent_text(settled.delivery.properties.headers)
-        expires = now + self._ttl_of(run)
         return ResultRow(
-            settled.id or "", state, settled.task or "", reply, first_sent, now, expires, *started, progress=progress
+            id=settled.id or "",
+            state=state,
+            task=settled.task or "",
+            reply=reply,
+            first_sent=first_sent_text(settled.delivery.properties.headers),
+            stored_at=now,
+            expires_at=now + self._ttl_of(run),
+            attempt=0 if run is None else run.attempt,
+            worker="" if run is None else self._worker,
+            started_at=0.0 if run is None else run.started,
+            progress=b"" if run is None or run.reported is None else run.reported.progress,
         )
 
 

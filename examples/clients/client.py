@@ -52,7 +52,7 @@ def call(*calls: dict[str, Any], timeout: float = 30) -> list[Any]:
     while not replies.keys() >= {*ids} and time.monotonic() < until:
         connection.process_data_events(time_limit=1)
     found = [replies.pop(each, NO_REPLY) for each in ids]
-    texts = [": ".join(str(one.get(name)) for name in ("reason", "error_type", "error")) for one in found]
+    texts = [": ".join(one[name] for name in ("reason", "error_type", "error") if one.get(name)) for one in found]
     return [one["value"] if one["status"] == "done" else text for one, text in zip(found, texts, strict=True)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from amqpworker.contrib.django import task
 from amqpworker.contrib.django.backend import AmqpWorkerBackend, app_of_backend
 from amqpworker.contrib.django.tasks_api import InvalidTask, task_backends
 from tests.django.conftest import PROJECT, Site
@@ -71,12 +72,26 @@ def test_a_named_app_is_the_one_of_its_module_for_each_thread(site: Site) -> Non
 
 
 def test_a_function_can_be_a_task_of_django_or_of_the_app_only(site: Site) -> None:
-    from shop.tasks import task
-
     app = task_backends["named"].app
     app.task(name="shop.tasks.note_nothing", queue="default")(site.tasks.note_nothing)
     with pytest.raises(InvalidTask, match=r"decorate it by one of @task and @app\.task"):
         task(backend="named")(site.tasks.note_nothing)
+
+
+def test_the_decorator_of_the_package_makes_the_task_that_django_makes(site: Site) -> None:
+    from shop.tasks import task as of_django
+
+    function = site.tasks.note_nothing
+    assert task(function) == of_django(function)
+    options: dict[str, Any] = {
+        "queue_name": "emails",
+        "takes_context": False,
+        "retry": None,
+        "time_limit": 3,
+        "hard_limit": 9,
+    }
+    assert task(**options)(function) == of_django(**options)(function)
+    assert task(throws=(LookupError,))(function).throws == (LookupError,)
 
 
 def manage(site: Site, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -51,7 +51,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def late(message: Message[Any], seconds: str, *, no_consumers: bool = False) -> tuple[type, str, None]:
     """Return the error of a call that timed out."""
     end = (
-        f": queue '{message.queue}' has no consumers: no worker is running its tasks, or it is paused"
+        f": queue '{message.queue}' has no consumers: no worker runs its tasks, it is paused, or its workers cannot store results"
         if no_consumers
         else ""
     )

@@ -133,7 +133,7 @@ def test_a_server_that_is_away_is_an_error_of_each_row_and_no_config_error(
     try:
         errors = store.put([row("a"), row("b")])
         assert {one: type(error) for one, error in errors.items()} == {"a": ResultStoreError, "b": ResultStoreError}
-        assert "Connection refused" in str(errors["a"])
+        assert str(errors["a"]).endswith("failed: Connection refused."), "and no question whether it is running"
         with pytest.raises(ResultStoreError, match=r"Results cannot be read from .*: .*Connection refused"):
             store.get(["a"])
         with pytest.raises(ResultStoreError, match="cannot be deleted"):
@@ -148,7 +148,7 @@ def test_a_server_that_is_away_is_an_error_of_each_row_and_no_config_error(
     assert store.put([row("a")]) == {}
 
 
-def test_a_server_that_is_stopped_does_not_hold_up_for_long(postgres: PostgresServer, impatient: PostgresStore) -> None:
+def test_a_server_that_is_stopped_keeps_no_caller_for_long(postgres: PostgresServer, impatient: PostgresStore) -> None:
     postgres.freeze()
     began = time.monotonic()
     try:
@@ -159,6 +159,28 @@ def test_a_server_that_is_stopped_does_not_hold_up_for_long(postgres: PostgresSe
     finally:
         postgres.thaw()
     assert impatient.put([row("a")]) == {}
+
+
+def test_a_server_that_is_stopped_does_not_keep_callers_one_after_the_other(
+    postgres: PostgresServer, impatient: PostgresStore
+) -> None:
+    postgres.freeze()
+    try:
+        began = time.monotonic()
+        threads = [threading.Thread(target=error_of_get, args=(impatient,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert time.monotonic() - began < 10, "each would wait two seconds for its connection"
+    finally:
+        postgres.thaw()
+    assert get(impatient, "before") == b"1"
+
+
+def error_of_get(store: PostgresStore) -> None:
+    with pytest.raises(ResultStoreError):
+        store.get(["before"])
 
 
 def test_attempts_that_wait_for_a_locked_table_do_not_add_up(

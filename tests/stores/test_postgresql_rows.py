@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -13,6 +14,7 @@ import pytest
 from amqpworker.errors import ResultStoreError
 from amqpworker.results.postgresql import PostgresStore
 from amqpworker.results.postgresql_put import LARGEST_ROW
+from amqpworker.results.postgresql_sql import EXPIRE
 from amqpworker.results.row import ResultRow
 from amqpworker.results.row_listing import RowListing
 from amqpworker.results.store import ResultNotStorable
@@ -119,6 +121,19 @@ def test_expired_rows_are_deleted_while_others_store_them_again(
         other.execute("UPDATE amqpworker_results SET expires_at = %s WHERE id = 'old-3'", (LATER,))
         assert store.expire(11.0, 100) == 4
     assert set(store.get([one.id for one in old])) == {"old-3"}
+
+
+def test_a_host_whose_clock_is_ahead_deletes_no_rows_of_others(
+    store: PostgresStore, postgres: PostgresServer, database: str
+) -> None:
+    put(store, "a", expires_at=time.time() + 3600.0)
+    put(store, "b", expires_at=time.time() - 1.0)
+    assert store.expire(time.time() + 2 * 86_400.0, 10) == 1
+    assert get(store, "a") == b"1"
+    with psycopg.connect(postgres.url(database)) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = str(connection.execute(f"EXPLAIN {EXPIRE}", (1.0, 10)).fetchall())
+    assert "Index Scan using amqpworker_results_by_expiry" in plan
 
 
 def test_what_sql_shows_of_a_row_is_readable(store: PostgresStore, postgres: PostgresServer, database: str) -> None:

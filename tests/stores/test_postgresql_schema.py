@@ -50,11 +50,11 @@ def refused(url: str, declare: bool = True) -> str:
     return str(checked.value)
 
 
-def test_a_user_who_may_not_create_tables_learns_the_command(
+def test_a_user_who_may_not_create_tables_is_shown_the_command(
     postgres: PostgresServer, database: str, clerk: str
 ) -> None:
     text = refused(clerk)
-    assert "this user may not create it (permission denied for schema public" in text
+    assert "this user may not create it (permission denied for schema public): run" in text
     assert "amqpworker results init" in text
     assert "amqpworker results show-sql" in text
     postgres.execute(SHOWN, database)
@@ -215,7 +215,7 @@ def test_init_creates_the_table_also_if_apps_may_not(cli: Callable[[str], Ended]
     with closing(PostgresStore(url, "amqpworker", declare=False)) as store:
         put(store, "a", b'{"status":"done","value":5}')
     shown = cli("results show a --json").json
-    assert (shown[0]["state"], shown[0]["reply"]) == ("done", '{"status":"done","value":5}')
+    assert (shown[0]["state"], shown[0]["reply"]) == ("done", {"status": "done", "value": 5})
 
 
 def test_the_sql_that_is_shown_can_be_executed(cli: Callable[[str], Ended], url: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.results.redis_rows import Keys
 from amqpworker.results.redis_store import RedisStore
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from tests.proxy import Direction, Proxy
 from tests.stores.redis_server import RedisServer, error_of, free_port
 from tests.support import wait_until
@@ -260,8 +260,20 @@ def test_a_value_of_another_program_or_a_later_version_is_not_replaced(
         assert set(store.get(["b"])) <= {"b"}
     redis_server.command("DEL", keys.of("a"))
     redis_server.command("LPUSH", keys.of("a"), "x")
-    assert set(store.put([row("a"), row("c")])) == {"a"}
+    errors = store.put([row("a"), row("c")])
+    assert {one: type(error) for one, error in errors.items()} == {"a": ResultNotStorable}
     assert set(store.get(["a", "c"])) == {"c"}
+
+
+def test_a_value_of_another_program_keeps_no_other_row_from_being_read_or_stored(
+    store: RedisStore, redis_server: RedisServer, request: pytest.FixtureRequest
+) -> None:
+    redis_server.command("SET", Keys(request.node.name).of("a"), "something")
+    errors = store.put([row("a"), row("b")])
+    assert {one: type(error) for one, error in errors.items()} == {"a": ResultNotStorable}, "a worker would wait for it"
+    with pytest.raises(RowsNotReadable) as caught:
+        store.get(["a", "b", "c"])
+    assert (set(caught.value.ids), set(caught.value.rows)) == ({"a"}, {"b"})
 
 
 def test_namespaces_share_no_keys_whatever_their_names(redis_server: RedisServer) -> None:

@@ -16,7 +16,7 @@ from types import FrameType
 
 import pytest
 
-from amqpworker.results.redis_connections import MOST
+from amqpworker.results.redis_connections import MOST_CONNECTIONS
 from amqpworker.results.redis_store import RedisStore
 from tests.stores.redis_server import RedisServer
 from tests.support import in_child
@@ -45,7 +45,7 @@ def test_many_threads_share_a_few_connections(server: RedisServer, store: RedisS
 
     with ThreadPoolExecutor(32) as threads:
         list(threads.map(work, range(32)))
-    assert server.info("connected_clients") <= MOST + 1
+    assert server.info("connected_clients") <= MOST_CONNECTIONS + 1
     assert server.info("total_connections_received") < 30
     store.close()
     assert server.info("connected_clients") == 1

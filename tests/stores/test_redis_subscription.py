@@ -184,9 +184,9 @@ def test_a_child_has_a_subscription_of_its_own(store: RedisStore, subscription: 
 
 def test_a_wait_that_was_interrupted_misses_nothing(store: RedisStore, subscription: RedisSubscription) -> None:
     watch(subscription, "a")
-    link = subscription._link
-    assert link is not None
-    link.disconnect()  # as redis-py does when an exception from another thread interrupts it
+    connection = subscription._connection
+    assert connection is not None
+    connection.disconnect()  # as redis-py does when an exception from another thread interrupts it
     put(store, "a")
     assert next_hint(subscription) is None
     put(store, "a")

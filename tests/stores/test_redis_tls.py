@@ -85,7 +85,7 @@ def test_a_certificate_of_another_host_is_not_accepted(port: int, authority: Pat
         assert store.check_writable() is None
 
 
-def test_tls_at_a_port_without_it_and_files_that_do_not_exist_are_named(redis_server: RedisServer) -> None:
+def test_a_port_without_tls_and_a_missing_file_are_named(redis_server: RedisServer) -> None:
     url = redis_server.url.replace("redis", "rediss", 1)
     with closing(RedisStore(f"{url}?socket_connect_timeout=0.5", "shop")) as store:
         assert "it did not answer in time (if its port does not use TLS, write redis://)" in str(store.check_writable())
@@ -94,6 +94,6 @@ def test_tls_at_a_port_without_it_and_files_that_do_not_exist_are_named(redis_se
         store.check_writable()
 
 
-def test_no_tls_at_a_port_that_needs_it_does_not_hang(port: int) -> None:
+def test_a_url_without_tls_for_a_port_that_needs_it_does_not_hang(port: int) -> None:
     with closing(RedisStore(f"redis://localhost:{port}/0?socket_timeout=1", "shop")) as store:
         assert "cannot be stored in redis://localhost" in str(store.check_writable())

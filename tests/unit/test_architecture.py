@@ -61,6 +61,7 @@ MOST_ROOT_FILES = 9
 # who may wait by sleeping, and why
 SLEEPERS = {
     "results/sqlite_file.py": "a locked database file",
+    "client/result_reader.py": "a store that does not report changes",
     "cli/status_command.py": "refreshes the status once per second",
     "worker/limits/limits.py": "gives way to the thread that is about to raise an exception in this one",
     "worker/limits/interruption.py": "lets the other threads move before it looks where one is",

@@ -26,13 +26,13 @@ from amqpworker.errors import (
 )
 from amqpworker.model.message import Message
 from amqpworker.policies.retry import ResultRefused
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from amqpworker.signature.signature import MalformedBody, UnknownParameter
 from amqpworker.signature.versions import UpgradeFailed
 from tests.docs import ROOT
 
-INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, UnknownParameter, UpgradeFailed}
-"""What never leaves a worker; the docstring of `errors` names them."""
+INTERNAL = {ResultRefused, MalformedBody, ResultNotStorable, RowsNotReadable, UnknownParameter, UpgradeFailed}
+"""What users need not know; the docstring of `errors` names them."""
 
 
 def family(kind: type[BaseException]) -> Iterator[type[BaseException]]:

@@ -19,5 +19,5 @@ def test_the_wheel_has_the_package_with_its_type_hints_and_nothing_else(tmp_path
     (wheel,) = tmp_path.iterdir()
     with zipfile.ZipFile(wheel) as opened:
         names = {name for name in opened.namelist() if ".dist-info/" not in name}
-    package = {str(path.relative_to(ROOT)) for path in (ROOT / "amqpworker").rglob("*.py")}
+    package = {str(path.relative_to(ROOT)) for kind in ("*.py", "*.html") for path in (ROOT / "amqpworker").rglob(kind)}
     assert names == {*package, "amqpworker/py.typed"}

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from amqpworker.contrib.django.backend import AmqpWorkerBackend
     from amqpworker.contrib.django.on_commit import send_on_commit
+    from amqpworker.contrib.django.task_decorator import task
 
-__all__ = ["AmqpWorkerBackend", "send_on_commit"]
+__all__ = ["AmqpWorkerBackend", "send_on_commit", "task"]
 
 _HOMES = {
     "AmqpWorkerBackend": "amqpworker.contrib.django.backend",
     "send_on_commit": "amqpworker.contrib.django.on_commit",
+    "task": "amqpworker.contrib.django.task_decorator",
 }
 
 if not TYPE_CHECKING:  # a type checker is to see which names there are

@@ -2,8 +2,7 @@
 The backend for `TASKS` of Django: tasks of Django are sent and run as tasks of amqpworker.
 
 Decides how a task of Django is registered: when Django validates it, under the path of its function. `task_runs` decides what
-happens in workers, `request_record` what is stored, `shown_result` what of it
-Django is shown.
+happens in workers, `request_record` what is stored, `shown_result` what Django is shown of it.
 """
 
 from __future__ import annotations

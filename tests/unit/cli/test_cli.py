@@ -125,6 +125,14 @@ def test_each_help_has_an_example_and_fits_80_columns(cli: Cli, command: str) ->
     assert not re.search(r"\[/?(bold|blue|cyan|dim)\]", ended.out)
 
 
+@pytest.mark.parametrize("group", ["", *sorted({command.split()[0] for command in COMMANDS if " " in command})])
+def test_the_list_of_commands_is_not_cut_off(cli: Cli, group: str) -> None:
+    ended = cli(f"{group} --help")
+    listed = ended.out.partition("Commands:")[2]
+    assert listed
+    assert "..." not in listed
+
+
 def test_each_command_is_in_the_list_of_those_whose_help_is_checked() -> None:
     def names(group: Any, prefix: str = "") -> Iterator[str]:
         for name, command in group.commands.items():

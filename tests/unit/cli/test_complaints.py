@@ -80,3 +80,12 @@ def test_a_person_gets_text(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.delenv("AMQPWORKER_APP", raising=False)
     assert main(["worker", "--log-json", "--no-log-json"]) == 2
     assert capsys.readouterr().err.startswith("amqpworker: Missing argument")
+
+
+def test_output_to_a_full_disk_ends_with_one_line_and_no_traceback() -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "amqpworker", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.stderr == "amqpworker: There is no space left where the output is written to.\n"
+    assert ended.returncode == 2

@@ -56,13 +56,19 @@ def test_what_is_stored_of_a_message_is_shown(cli: Callable[[str], Ended], store
             "stored": "2027-01-15T08:00:00.000Z",
             "expires": "2096-10-02T07:06:40.000Z",
             "progress": None,
-            "reply": '{"status":"failed"}',
+            "reply": {"status": "failed"},
         }
     ]
 
 
+def test_progress_is_json_and_what_is_not_is_text(cli: Callable[[str], Ended], store: SqliteStore) -> None:
+    store.put([ROW._replace(id="odd", progress=b'{"done":1}', reply=b"\xff")])
+    (shown,) = cli("results show odd --json").json
+    assert (shown["progress"], shown["reply"]) == ({"done": 1}, "\\xff")
+
+
 @pytest.mark.parametrize("task_id", ["never", "old"])
-def test_what_is_not_there_or_has_expired_is_not_shown(
+def test_a_result_that_is_missing_or_has_expired_is_not_shown(
     cli: Callable[[str], Ended], store: SqliteStore, task_id: str
 ) -> None:
     assert cli(f"results show {task_id} --json").json == []

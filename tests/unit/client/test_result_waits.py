@@ -9,6 +9,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, ConfigError, ResultStoreError, ResultTimeout, Sent, TaskFailed, as_completed, gather
-from amqpworker.client import result_waits
+from amqpworker.client import result_reader, result_waits
 from amqpworker.client.result_waits import ResultWaits, WantedResult
 from amqpworker.client.sent import Origin
 from amqpworker.client.stored_results import StoredResults
@@ -30,6 +31,7 @@ from amqpworker.model.reply import encode_done, encode_failed
 from amqpworker.results.row import ResultRow
 from amqpworker.results.sqlite import SqliteStore
 from amqpworker.results.sqlite_subscription import SqliteSubscription
+from amqpworker.results.store import RowsNotReadable
 from amqpworker.text import cut
 from tests.support import wait_until
 
@@ -143,7 +145,7 @@ def test_a_result_is_found_by_polling_if_the_store_reports_nothing(
     kind: type[Silent], path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Silent, "poll_every", 0.01)
-    monkeypatch.setattr(result_waits, "POLL_WITHOUT_HINTS", 0.01)
+    monkeypatch.setattr(result_reader, "POLL_WITHOUT_HINTS", 0.01)
     store = SqliteStore(path, "shop")
     store.subscribe = lambda: kind(path, "shop")  # type: ignore[method-assign]
     results = StoredResults(store)
@@ -174,7 +176,7 @@ class Failing:
 def test_a_store_that_fails_for_a_while_is_read_again(
     results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "RETRY_AFTER", 0.01)
+    monkeypatch.setattr(result_reader, "RETRY_AFTER", 0.01)
     store = Failing(results, ResultStoreError("the disk is gone"))
     store.fails.set()
     with ThreadPoolExecutor() as pool:
@@ -203,7 +205,7 @@ def test_an_error_of_the_store_that_will_not_pass_ends_its_waits(results: Stored
     store = Failing(results, error)
     with ThreadPoolExecutor() as pool:
         waits = [pool.submit(sent(results, one).result, PATIENCE) for one in ("a", "b")]
-        wait_until(lambda: len(results._waits._open) == 2, what="they wait")
+        wait_until(lambda: [one.is_read for one in list(results._waits._open)] == [True] * 2, what="they wait")
         store.fails.set()
         results._waits.add(WantedResult("a"), lambda _: None)
         writer = SqliteStore(results.store.path, "shop")  # type: ignore[attr-defined]
@@ -214,10 +216,97 @@ def test_an_error_of_the_store_that_will_not_pass_ends_its_waits(results: Stored
         writer.close()
 
 
+def test_a_store_that_does_not_answer_keeps_no_caller_for_longer_than_its_timeout(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    answers, read = threading.Event(), results.store.get
+    results.store.get = lambda ids: read(ids) if answers.wait(PATIENCE) else {}  # type: ignore[method-assign]
+    writer.put([row("a")])
+    began = time.monotonic()
+    with ThreadPoolExecutor(4) as pool:
+        waits = [pool.submit(sent(results, "a").result, timeout=timeout) for timeout in (0.05, 0.1, 1.1)]
+        for wait in waits:
+            with pytest.raises(ResultTimeout):
+                wait.result()
+    assert time.monotonic() - began < PATIENCE / 2
+    answers.set()
+    assert sent(results, "a").result() == 1
+
+
+def test_a_result_that_is_there_is_found_however_short_the_timeout(results: StoredResults, writer: SqliteStore) -> None:
+    writer.put([row("a"), row("b", 2)])
+    both = [sent(results, one) for one in ("a", "b")]
+    read = results.store.get
+
+    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
+        threading.Event().wait(0.05)
+        return read(ids)
+
+    results.store.get = get  # type: ignore[method-assign]
+    for timeout in (0, 1e-9):
+        assert both[0].result(timeout=timeout) == 1
+        assert asyncio.run(both[0].aresult(timeout=timeout)) == 1
+        assert gather(both, timeout=timeout) == [1, 2]
+        assert set(as_completed(both, timeout=timeout)) == set(both)
+
+
+def test_waits_end_with_an_error_if_nothing_can_report_changes_and_the_next_ones_work(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    subscribe = results.store.subscribe
+
+    def fail() -> Any:
+        raise OSError(24, "Too many open files")
+
+    results.store.subscribe = fail  # type: ignore[method-assign]
+    with pytest.raises(ResultStoreError, match=r"cannot be waited for: .*Too many open files"):
+        sent(results, "a").result(PATIENCE)
+    results.store.subscribe = subscribe  # type: ignore[method-assign]
+    writer.put([row("a")])
+    assert gather([sent(results, "a")], timeout=PATIENCE) == [1]
+    assert not results._waits._open
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_wait_from_its_row(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    read = results.store.get
+
+    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
+        if "bad" in ids:
+            raise RowsNotReadable("row bad is of a later version", ["bad"], read(set(ids) - {"bad"}))
+        return read(ids)
+
+    results.store.get = get  # type: ignore[method-assign]
+    writer.put([row("a"), row("bad")])
+    completed = as_completed([sent(results, one) for one in ("bad", "a")], timeout=1.1)
+    assert next(completed).id == "a"
+    with pytest.raises(ResultStoreError, match="row bad is of a later version"):
+        next(completed)
+
+
+def test_rows_that_take_too_long_together_are_read_in_smaller_portions(
+    results: StoredResults, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(result_reader, "RETRY_AFTER", 0.01)
+    read, asked = results.store.get, list[int]()
+
+    def get(ids: Collection[str]) -> Mapping[str, ResultRow]:
+        asked.append(len(ids))
+        if len(ids) > 7:
+            raise ResultStoreError("canceled by statement_timeout")
+        return read(ids)
+
+    results.store.get = get  # type: ignore[method-assign]
+    writer.put([row(f"{number}", number) for number in range(100)])
+    assert gather([sent(results, f"{number}") for number in range(100)], timeout=PATIENCE) == list(range(100))
+    assert len(asked) < 100, "not one by one"
+
+
 def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "IDLE", 0.02)
+    monkeypatch.setattr(result_waits, "IDLE_TIMEOUT", 0.02)
     monkeypatch.setattr(SqliteSubscription, "poll_every", 0.05)
     results = StoredResults(SqliteStore(path, "shop"))
     for number in range(3):
@@ -234,7 +323,7 @@ def test_the_thread_ends_some_time_after_the_last_wait_and_starts_again(
 def test_waits_that_begin_while_the_thread_ends_are_not_forgotten(
     path: Path, writer: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(result_waits, "IDLE", 0.0)
+    monkeypatch.setattr(result_waits, "IDLE_TIMEOUT", 0.0)
     waits = ResultWaits(SqliteStore(path, "shop"))
     writer.put([row("a")])
     for _ in range(300):
@@ -258,6 +347,31 @@ def test_a_forked_child_waits_with_a_thread_of_its_own(results: StoredResults, w
                 os._exit(code)
         writer.put([row("a", 1), row("b", 2)])
         assert wait.result() == 1
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_threads_of_a_forked_child_that_wait_at_once_all_get_their_results(
+    results: StoredResults, writer: SqliteStore
+) -> None:
+    writer.put([row(f"{number}", number) for number in range(8)])
+    assert sent(results, "0").result() == 0
+    begin = threading.Barrier(8)
+
+    def wait(number: int) -> int:
+        begin.wait()
+        return sent(results, f"{number}").result(PATIENCE)
+
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(20)
+                sys.setswitchinterval(1e-6)
+                with ThreadPoolExecutor(8) as pool:
+                    code = 0 if list(pool.map(wait, range(8))) == list(range(8)) else 1
+            finally:
+                os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
@@ -305,6 +419,16 @@ def test_results_are_yielded_as_they_end_and_gathered_in_order(results: StoredRe
     assert list(completed) == []
     assert gather(sents) == [1, 2, 3, 1]
     assert gather([]) == list(as_completed([])) == []
+
+
+def test_messages_of_two_apps_with_one_id_have_results_of_their_own(
+    results: StoredResults, writer: SqliteStore, path: Path
+) -> None:
+    bank = StoredResults(SqliteStore(path, "bank"))
+    writer.put([row("a", 1)])
+    bank.store.put([row("a", 2)])
+    assert gather([sent(results, "a"), sent(bank, "a")]) == [1, 2]
+    bank.close()
 
 
 def test_the_first_failure_ends_a_gathering_unless_failures_are_values(

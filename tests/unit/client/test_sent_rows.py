@@ -11,6 +11,7 @@ import pytest
 from amqpworker.client.sent_rows import MOST_WAITING, SentRows
 from amqpworker.errors import ResultStoreError
 from amqpworker.results.row import ResultRow
+from tests.support import wait_until
 from tests.unit.worker.settling import Store
 
 
@@ -80,3 +81,14 @@ def test_a_forked_child_starts_a_thread_of_its_own() -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     rows.close(5.0)
     assert "parent" in store.rows
+
+
+def test_the_thread_of_rows_that_were_dropped_ends_once_they_are_stored() -> None:
+    store = SlowStore()
+    rows = SentRows(store)
+    rows.put(row("a"))
+    assert any(thread.name == "amqpworker-sent-rows" for thread in threading.enumerate())
+    del rows
+    store.go.set()
+    wait_until(lambda: all(thread.name != "amqpworker-sent-rows" for thread in threading.enumerate()))
+    assert set(store.rows) == {"a"}

@@ -76,10 +76,10 @@ def test_an_option_that_others_have_is_refused_with_what_it_is_here_before_a_mis
 
 def test_any_other_option_of_the_app_gets_the_name_that_is_similar() -> None:
     wrong: dict[str, Any] = {"result": "sqlite:///results.db"}
-    with pytest.raises(TypeError, match=r"^App\(\) has no option 'result': did you mean results=…\.$"):
+    with pytest.raises(TypeError, match=r"^App\(\) has no option 'result': did you mean results=…\?$"):
         App("amqp://127.0.0.1:1/", **wrong)
     wrong = {"uri": "amqp://127.0.0.1:1/"}
-    with pytest.raises(TypeError, match=r"^App\(\) has no option 'uri': did you mean url=…\.$"):
+    with pytest.raises(TypeError, match=r"^App\(\) has no option 'uri': did you mean url=…\?$"):
         App(**wrong)
     wrong = {"colour": "red"}
     with pytest.raises(TypeError, match=r"^remote\(\) has no option 'colour'; it has name, queue, version\.$"):
@@ -100,7 +100,7 @@ def test_an_attribute_that_others_have_is_refused_with_what_it_is_here(
 @pytest.mark.parametrize(
     ("named", "thing", "hints"), OBJECTS, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_any_other_attribute_is_missing_as_usual(named: str, thing: Any, hints: Mapping[str, str]) -> None:
+def test_an_attribute_without_a_hint_is_missing_as_usual(named: str, thing: Any, hints: Mapping[str, str]) -> None:
     assert not hasattr(thing, "colour")
     with pytest.raises(AttributeError, match=f"^{re.escape(named)} has no attribute 'colour'"):
         _ = thing.colour
@@ -126,7 +126,7 @@ def test_an_option_among_the_arguments_of_a_task_is_refused_with_where_it_belong
             method(42, **wrong)
 
 
-def test_other_mistakes_in_arguments_get_no_such_advice() -> None:
+def test_an_argument_that_is_not_an_option_gets_no_hint() -> None:
     @app.task(name="shop.delayed")
     def delayed(delay: int) -> None: ...
 
@@ -139,9 +139,9 @@ def test_other_mistakes_in_arguments_get_no_such_advice() -> None:
         welcome.message(42, **wrong)
 
 
-def test_any_other_option_gets_the_name_that_is_similar_or_all_names() -> None:
+def test_an_option_without_a_hint_gets_the_name_that_is_similar_or_all_names() -> None:
     wrong: dict[str, Any] = {"retries": 3}
-    with pytest.raises(TypeError, match=r"^task\(\) has no option 'retries': did you mean retry=…\.$"):
+    with pytest.raises(TypeError, match=r"^task\(\) has no option 'retries': did you mean retry=…\?$"):
         app.task(**wrong)
     wrong = {"nonsense": 3}
     with pytest.raises(TypeError, match=r"^options\(\) has no option 'nonsense'; it has delay, at, .*, hard_limit\.$"):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from amqpworker.errors import ResultStoreError
-from amqpworker.results.redis_rows import LONGEST, Keys, lifetime, packed, row_of, value_of
+from amqpworker.results.redis_rows import LONGEST_LIFETIME, Keys, lifetime, packed, row_of, value_of
 from amqpworker.results.row import ResultRow
 
 ROW = ResultRow(
@@ -77,7 +77,15 @@ def test_ids_and_namespaces_that_differ_have_keys_that_differ() -> None:
 
 @pytest.mark.parametrize(
     ("expires_at", "expected"),
-    [(100.0, 0), (99.0, 0), (100.0005, 0), (100.25, 250), (1e300, LONGEST), (float("inf"), LONGEST), (float("nan"), 0)],
+    [
+        (100.0, 0),
+        (99.0, 0),
+        (100.0005, 0),
+        (100.25, 250),
+        (1e300, LONGEST_LIFETIME),
+        (float("inf"), LONGEST_LIFETIME),
+        (float("nan"), 0),
+    ],
 )
 def test_a_row_is_kept_for_whole_milliseconds(expires_at: float, expected: int) -> None:
     assert lifetime(expires_at, 100.0) == expected

@@ -22,7 +22,7 @@ from amqpworker.model.reply import decode_reply
 from amqpworker.results.row import ResultRow
 from amqpworker.results.row_listing import RowListing
 from amqpworker.results.sqlite import SqliteStore, path_of
-from amqpworker.results.sqlite_file import is_transient
+from amqpworker.results.sqlite_errors import is_permanent
 from amqpworker.results.sqlite_schema import SCHEMA_VERSION, prepare
 from amqpworker.results.store import ResultNotStorable, open_store
 from amqpworker.testing import ResultStoreContract
@@ -528,15 +528,11 @@ print(get(store, "a"))
     assert done.stdout == "not stored\nb'1'\n", done.stderr
 
 
-@pytest.mark.parametrize("wanting", ["descriptors", "a folder"])
-def test_what_cannot_be_opened_now_is_distinguished_from_what_never_can(
-    path: Path, tmp_path: Path, wanting: str
-) -> None:
+def test_what_cannot_be_opened_now_is_distinguished_from_what_never_can(path: Path, tmp_path: Path) -> None:
     error = sqlite3.OperationalError("unable to open database file")
     error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
-    assert is_transient(error, path if wanting == "descriptors" else tmp_path / "none" / "a.db") is (
-        wanting == "descriptors"
-    )
+    assert not is_permanent(error, path), "too many files may be open"
+    assert is_permanent(error, tmp_path / "none" / "a.db"), "it has no folder"
 
 
 def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,14 @@ def test_the_page_shows_how_to_run_the_contract(package: Path) -> None:
     done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_a_path_is_refused_as_a_store(tmp_path: Path) -> None:
+    wrong: Any = tmp_path / "results.db"
+    with pytest.raises(
+        ConfigError, match=r"^App\(results=…\): it must be a URL such as 'sqlite:///results.db', got PosixPath"
+    ):
+        open_store(wrong, "shop")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -258,6 +259,52 @@ def test_waiting_for_a_result_moves_the_clock(app: App, inline: Inline, note: An
     assert asyncio.run(awaits()) == [1, 2]
 
 
+def test_waiting_for_several_results_lasts_until_the_timeout_by_the_clock_of_the_test(
+    app: App, inline: Inline, note: Any
+) -> None:
+    @app.task(name="flaky", queue="notes", retry=[60, 600])
+    def flaky(attempts: int) -> int:
+        if current().attempt < attempts:
+            raise OSError("no")
+        return current().attempt
+
+    began = time.monotonic()
+    assert gather([flaky.send(2), flaky.send(1), flaky.send(2)], timeout=100) == [2, 1, 2]
+    with pytest.raises(ResultTimeout, match="1 of 2 tasks have not ended within 500 s"):
+        gather([flaky.send(3), flaky.send(1)], timeout=500)
+    assert time.monotonic() - began < 30
+
+
+def test_what_was_not_sent_has_no_result_to_wait_for(app: App, inline: Inline, note: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"^A Message has no result to wait for: give what send or send_many"):
+        gather([note.message("text")])
+    wrong: Any = note.send("text")
+    with pytest.raises(InvalidArguments, match=r"^result takes the id of a message, not a Sent: a Sent has its own"):
+        app.result(wrong)
+
+
+def test_a_coroutine_of_a_task_that_blocks_for_results_gets_them(app: App, inline: Inline, note: Any) -> None:
+    @app.task(name="slow", queue="notes")
+    def slow(number: int) -> int:
+        threading.Event().wait(0.05)
+        return number
+
+    @app.task(name="blocks", queue="notes", retry=None)
+    async def blocks() -> list[int]:
+        return [slow.send(1).result(), *gather([slow.send(2), slow.send(3)])]
+
+    assert blocks.call() == [1, 2, 3]
+
+
+def test_results_expire_by_the_clock_of_the_test(inline: Inline, note: Any) -> None:
+    sent = note.send("a")
+    assert gather([sent]) == [sent.result()]
+    inline.advance(86_401)
+    for wait in (lambda: sent.result(timeout=1), lambda: gather([sent], timeout=1)):
+        with pytest.raises(ResultTimeout):
+            wait()
+
+
 def test_tasks_wait_for_results_of_others(app: App, inline: Inline, note: Any) -> None:
     @app.task(name="waits", queue="notes")
     def waits() -> str:
@@ -399,9 +446,9 @@ def test_hooks_of_both_kinds_are_called_before_send_returns(app: App, inline: In
 
 
 def test_a_schedule_sends_its_message_at_its_next_time(app: App, inline: Inline, note: Any, seen: list[Any]) -> None:
-    note.schedule("nightly", cron="30 2 * * *")("good night")
+    nightly = note.schedule("nightly", cron="30 2 * * *")("good night")
     inline.tick("nightly")
-    inline.tick("nightly")
+    inline.tick(nightly)
     assert seen == ["good night"] * 2
     assert (inline.now.hour, inline.now.minute) == (2, 30)
     with pytest.raises(ConfigError, match=r"no schedule 'nigtly' \(did you mean nightly"):

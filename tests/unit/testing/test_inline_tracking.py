@@ -53,7 +53,7 @@ def test_each_message_with_an_id_that_is_done_has_its_result() -> None:
     assert runs == ["order-1"]
 
 
-def test_what_has_failed_runs_again() -> None:
+def test_a_message_with_an_id_that_has_failed_runs() -> None:
     runs.clear()
     with running_engine(app, eager=False) as engine:
         for _ in range(2):

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
+import pytest
+
+from amqpworker import App
 from amqpworker.testing.external_broker import ExternalBroker
 from amqpworker.testing.moved_app import Place
 from amqpworker.testing.worker_pool import fields_of, record_of
+from amqpworker.testing.workers import Workers
 
 
 def test_a_line_of_json_is_a_record_of_its_level_with_its_fields() -> None:
@@ -42,3 +47,28 @@ def test_an_external_broker_has_the_login_of_its_urls() -> None:
 def test_a_place_is_carried_in_a_variable() -> None:
     place = Place("shop:app", "amqp://h/v", None, ("/a", "/b"))
     assert Place.load(place.dump()) == place
+
+
+class Ending:
+    """A worker that ends with a code, or does not stop."""
+
+    def __init__(self, code: int | None) -> None:
+        self.code, self.is_asked = code, False
+
+    def stop(self) -> int:
+        self.is_asked = True
+        if self.code is None:
+            raise AssertionError("The worker did not stop within 40 s.")
+        return self.code
+
+
+def test_a_worker_that_does_not_stop_leaves_no_other_running() -> None:
+    started: list[Any] = [Ending(0), Ending(None), Ending(1)]
+    workers = Workers(App("amqp://localhost/"))
+    workers._started += started
+    with pytest.raises(AssertionError, match="did not stop within 40 s"):
+        workers.stop()
+    assert all(worker.is_asked for worker in started)
+    workers._started += [Ending(0), Ending(3)]  # type: ignore[list-item]
+    with pytest.raises(AssertionError, match="ended with exit code 3, not 0"):
+        workers.stop()

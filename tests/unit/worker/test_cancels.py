@@ -106,6 +106,12 @@ def test_a_delayed_task_whose_cancel_is_stored_does_not_start() -> None:
     assert StoredChecks(store_with(None)).check(run_of(delivery_of(sent=AT - 1, eta=AT))) is None
 
 
+def test_the_result_of_a_message_whose_id_is_that_of_a_cancel_stops_nothing() -> None:
+    store = Store()
+    store.put([ResultRow(stored_id("m-1"), "done", "", b'{"status":"done","value":1}', "", NOW, NOW + 1000)])
+    assert StoredChecks(store, lambda: NOW).check(run_of(delivery_of(sent=AT - 1, eta=AT))) is None
+
+
 @pytest.mark.parametrize("error", [ResultStoreError("locked"), ConfigError("no such folder")])
 def test_a_delayed_task_waits_while_the_store_cannot_be_read(
     error: Exception, caplog: pytest.LogCaptureFixture

@@ -57,7 +57,9 @@ def taken(bench: Bench, **properties: Any) -> Any:
     return [event.outcome for event in bench.events]
 
 
-def test_what_is_done_is_acknowledged_and_counts_as_done(runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_whose_task_is_done_is_acknowledged_and_counts_as_done(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     bench = bench_of(runs, ROW)
     assert taken(bench) == [AlreadyDone(ROW.reply)]
@@ -90,7 +92,9 @@ def test_a_call_gets_the_reply_that_is_stored(runs: Runs) -> None:
         ROW._replace(id="another"),
     ],
 )
-def test_any_other_row_stops_nothing(runs: Runs, row: ResultRow | None) -> None:
+def test_only_a_row_that_is_done_and_has_not_expired_keeps_a_message_from_running(
+    runs: Runs, row: ResultRow | None
+) -> None:
     bench = bench_of(runs, row)
     (outcome,) = taken(bench)
     assert isinstance(outcome, Done)
@@ -103,14 +107,15 @@ def test_a_message_that_was_replayed_runs(runs: Runs) -> None:
     assert isinstance(outcome, Done)
 
 
-def test_without_the_option_the_store_is_not_asked(runs: Runs) -> None:
+def test_a_task_without_the_option_does_not_read_the_store(runs: Runs) -> None:
     bench = bench_of(runs, ROW, dedupe=False)
     assert isinstance(taken(bench)[0], Done)
 
 
-def test_it_waits_while_the_store_cannot_be_read(runs: Runs) -> None:
+@pytest.mark.parametrize("error", [ResultStoreError("away"), KeyError("a defect of the store")])
+def test_a_message_waits_while_the_store_cannot_be_read(runs: Runs, error: Exception) -> None:
     def fail(_: Collection[str]) -> Mapping[str, ResultRow]:
-        raise ResultStoreError("away")
+        raise error
 
     bench = bench_of(runs, None)
     bench.store.get = fail  # type: ignore[method-assign, assignment]
@@ -122,7 +127,7 @@ def test_it_waits_while_the_store_cannot_be_read(runs: Runs) -> None:
     assert isinstance(bench.events[0].outcome, Deferred)
 
 
-def test_a_worker_needs_a_store_for_it() -> None:
+def test_a_worker_of_a_task_that_dedupes_needs_a_store() -> None:
     app = App("amqp://localhost/", modules=[])
 
     @app.task(name="pay", queue="work", dedupe=True)

@@ -12,7 +12,7 @@ from amqpworker import current
 from amqpworker.errors import InvalidArguments, ResultStoreError
 from amqpworker.model.progress import Progress, decode_progress, encode_progress, progress_of
 from amqpworker.results.row import ResultRow
-from amqpworker.worker.progress_reports import APART, ProgressReports
+from amqpworker.worker.progress_reports import MIN_INTERVAL, ProgressReports
 from tests.unit.worker.settling import EXAMPLE, Bench, registered
 
 
@@ -62,21 +62,21 @@ def test_an_isolated_task_reports_as_well() -> None:
     assert len(rows_of(reporting, isolated=True)) == 2
 
 
-def test_it_does_nothing_without_a_store_or_a_result_there() -> None:
+def test_a_report_is_ignored_without_a_store_or_if_the_task_stores_nothing() -> None:
     assert rows_of(reporting, stores_result=False) == []
     bench = Bench(stores=False, tasks={"example": registered(reporting)})
     bench.take(bench.delivery())
     assert bench.flush() == [("ack", 1, False)]
 
 
-def test_at_most_two_a_second_are_passed_on_and_flushing_passes_on_the_last() -> None:
+def test_at_most_two_reports_a_second_are_passed_on_and_a_flush_passes_on_the_last() -> None:
     now, passed = [100.0], list[bytes]()
     reports = ProgressReports(lambda _, progress: passed.append(progress), lambda: now[0])
     bench = Bench()
     run = bench.started(bench.delivery())
     reports.flush(run)
     for number in range(40):
-        now[0] = 100.0 + number * APART / 10
+        now[0] = 100.0 + number * MIN_INTERVAL / 10
         reports.report(run, b"%d" % number)
     assert passed == [b"0", b"10", b"20", b"30"]
     reports.flush(run)
@@ -88,7 +88,7 @@ def test_at_most_two_a_second_are_passed_on_and_flushing_passes_on_the_last() ->
 @pytest.mark.parametrize(
     "given", [("1", None, ""), (math.nan, None, ""), (1, math.inf, ""), (10**400, None, ""), (None, 2, ""), (1, 2, 3)]
 )
-def test_other_values_are_refused(given: Any) -> None:
+def test_values_that_are_not_a_progress_are_refused(given: Any) -> None:
     with pytest.raises(InvalidArguments, match=r"progress\("):
         progress_of(*given)
 

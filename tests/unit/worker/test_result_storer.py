@@ -12,7 +12,7 @@ from amqpworker.errors import ConfigError, ResultStoreError
 from amqpworker.model.clock import Clock
 from amqpworker.results.expiry import EXPIRE_AFTER
 from amqpworker.results.row import ResultRow
-from amqpworker.results.store import ResultNotStorable
+from amqpworker.results.store import ResultNotStorable, RowsNotReadable
 from amqpworker.worker.result_storer import MOST_AT_ONCE, ResultStorer, StoredRow
 from tests.support import wait_until
 from tests.unit.worker.settling import Store
@@ -136,7 +136,7 @@ def test_a_reply_that_is_stored_already_stays_if_the_row_is_not_to_replace_it(sc
 
 
 def test_a_store_is_down_a_second_after_its_first_failed_commit_until_it_works(scene: Scene) -> None:
-    scene.store.failures = 4
+    scene.store.failures = 6
     scene.put("a")
     for seconds in (0.0, 0.5):
         scene.time.now += seconds
@@ -148,6 +148,67 @@ def test_a_store_is_down_a_second_after_its_first_failed_commit_until_it_works(s
         assert (scene.storer.problem, scene.down) == ("the disk is full", [True])
     scene.storer.store_waiting()
     assert (scene.storer.problem, scene.down) == (None, [True, False])
+
+
+class Picky(Store):
+    """A store that works, and cannot store some rows."""
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__()
+        self.refused = {*refused}
+
+    def put(self, rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
+        super().put([one for one in rows if one.id not in self.refused])
+        return {one.id: ResultStoreError("canceled by statement_timeout") for one in rows if one.id in self.refused}
+
+
+def test_a_row_that_cannot_be_stored_while_the_store_works_holds_up_no_other() -> None:
+    scene = Scene(Picky("bad"))
+    for turn in range(300):
+        scene.time.now += 0.5
+        scene.put(f"id-{turn}")
+        if turn == 2:
+            scene.put("bad")
+        while not scene.storer.is_idle and f"id-{turn}" not in scene.store.rows:
+            assert scene.storer.store_waiting() is None, "no other waits for it"
+    assert (len(scene.ended), scene.down, scene.storer.problem) == (300, [], None)
+    assert not scene.storer.is_idle, "its message is not acknowledged"
+    scene.store.refused.clear()
+    scene.time.now += 60.0
+    assert scene.storer.store_waiting() is None
+    assert scene.ended[-1] == ("bad", None)
+    assert scene.storer.is_idle
+
+
+def test_the_only_row_is_found_to_be_at_fault_and_is_requeued_once_the_worker_drains() -> None:
+    scene = Scene(Picky("bad"))
+    scene.put("bad")
+    for _ in range(20):
+        scene.time.now += 0.4
+        scene.storer.store_waiting()
+    assert (scene.down, scene.storer.problem, scene.ended) == ([], None, [])
+    scene.storer.drain()
+    assert scene.storer.store_waiting() is None
+    ((_, error),) = scene.ended
+    assert "statement_timeout" in str(error)
+    assert scene.storer.is_idle
+
+
+def test_rows_that_failed_together_with_one_at_fault_are_stored_alone() -> None:
+    scene = Scene()
+    put = scene.store.put
+
+    def fail_together(rows: Sequence[ResultRow]) -> Mapping[str, ResultStoreError]:
+        bad = any(one.id == "bad" for one in rows)
+        return {one.id: ResultStoreError("it did not answer") for one in rows} if bad else put(rows)
+
+    scene.store.put = fail_together
+    for task_id in ("a", "bad", "b"):
+        scene.put(task_id)
+    for _ in range(20):
+        scene.time.now += 0.4
+        scene.storer.store_waiting()
+    assert (sorted(scene.ended), scene.down) == ([("a", None), ("b", None)], [])
 
 
 def test_expired_rows_are_deleted_as_new_ones_are_stored(scene: Scene) -> None:
@@ -189,3 +250,14 @@ def test_a_drain_ends_the_pause_after_a_failure(running: Scene) -> None:
     wait_until(lambda: bool(running.ended), what="it is given to the caller")
     running.storer.stop()
     wait_until(lambda: all(one.name != "amqpworker-storing" for one in threading.enumerate()), what="it has ended")
+
+
+def test_a_row_that_cannot_be_read_keeps_no_other_of_its_commit_from_being_stored(scene: Scene) -> None:
+    def get(_: Any) -> Mapping[str, ResultRow]:
+        raise RowsNotReadable("row a is of a later version", ["a"], {})
+
+    scene.store.get = get
+    scene.put("a", replaces=False)
+    scene.put("b")
+    assert scene.storer.store_waiting() is None
+    assert scene.ended == [("a", None), ("b", None)]

@@ -41,7 +41,7 @@ def test_a_row_that_the_task_runs_comes_before_its_result(function: Any) -> None
     assert rows[0].started_at == rows[1].started_at > 0
 
 
-def test_others_are_stored_once_they_end() -> None:
+def test_tasks_that_do_not_track_are_stored_only_once_they_end() -> None:
     for changed in ({}, {"track": True, "stores_result": False}):
         bench = Bench(tasks={"example": registered(lambda: 0, **changed)})
         rows = put_rows(bench)
@@ -49,7 +49,7 @@ def test_others_are_stored_once_they_end() -> None:
         assert "running" not in [row.state for row in rows]
 
 
-def test_without_a_store_it_runs_all_the_same() -> None:
+def test_a_tracked_task_runs_without_a_store() -> None:
     bench = Bench(stores=False, tasks={"example": registered(lambda: 0, track=True)})
     bench.take(bench.delivery())
     assert bench.flush() == [("ack", 1, False)]
@@ -71,7 +71,7 @@ def test_a_store_that_fails_keeps_no_task_from_running_and_does_not_count_as_dow
     assert bench.settler.problem is None
 
 
-def test_no_more_rows_gather_than_the_bound(caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_beyond_the_bound_are_dropped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     storer = ResultStorer(Store())
     row = ResultRow("a", "running", "example", b"", "", 1.0, 4e9)
     for _ in range(MOST_NOTES + 5):
