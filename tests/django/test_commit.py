@@ -7,6 +7,8 @@ import asyncio
 import json
 import re
 import unittest
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,8 +18,9 @@ from django.db import connection, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test import TestCase
 
-from amqpworker import App, Message, NotConnected, Settings, Unroutable
+from amqpworker import App, Message, NotConnected, Settings, Unconfirmed, Unroutable
 from amqpworker.contrib.django import send_on_commit
+from amqpworker.contrib.django.on_commit import after_commit
 from amqpworker.contrib.django.tasks_api import TaskResultDoesNotExist, task_backends
 from amqpworker.testing import running_inline
 from tests.django.conftest import Site
@@ -113,6 +116,22 @@ def test_a_broker_that_is_away_is_waited_for_once_per_transaction(
     assert sum("not tried" in line for line in logged) == 99
     assert caught.value.__notes__ == ["99 more messages of this transaction were not sent: see the log."]
     assert finished(kept).status == "SUCCESSFUL"
+
+
+def test_a_queue_that_is_away_is_waited_for_once_and_keeps_no_other_from_being_sent(site: Site) -> None:
+    app = App("amqp://127.0.0.1:1/")
+    tried: list[str] = []
+
+    def send(message: Message[Any]) -> None:
+        tried.append(message.id)
+        if message.queue == "nowhere":
+            raise Unconfirmed("in time")
+
+    with pytest.raises(Unconfirmed), transaction.atomic():
+        for number in range(3):
+            for message in (unroutable(f"away-{number}"), replace(unroutable(f"sent-{number}"), queue="emails")):
+                after_commit(partial(send, message), message, app)
+    assert tried == ["away-0", "sent-0", "sent-1", "sent-2"]
 
 
 def test_in_a_test_of_django_what_cannot_be_sent_is_raised_by_the_block_that_captures_it(

@@ -2,7 +2,7 @@
 Send messages once the transaction of a database has committed.
 
 Decides that one message which cannot be sent keeps no other from being sent: all are tried, then the first error is raised. Once
-the broker has been waited for in vain, the others are logged without being tried: each would wait as long.
+the broker, or a queue, has been waited for in vain, the others for it are logged without being tried: each would wait as long.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from django.db.transaction import TransactionManagementError
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from amqpworker.app import App
-from amqpworker.errors import ConnectionBlocked, NotConnected, Unconfirmed
+from amqpworker.errors import ConnectionBlocked, NotConnected, QueueUnavailable, Unconfirmed
 from amqpworker.log.logger import get_logger
 from amqpworker.model.message import Message
 
 log = get_logger(__name__)
 
-AWAY = (ConnectionBlocked, NotConnected, Unconfirmed)
-"""What is raised of each message, after `send_timeout`, while the broker does not answer."""
+BROKER_AWAY, QUEUE_AWAY = (ConnectionBlocked, NotConnected), (QueueUnavailable, Unconfirmed)
+"""What would be raised of each message to the same broker, or to the same queue, after `send_timeout`."""
 
 
 def send_on_commit(message: Message[Any], using: str | None = None, *, app: App | None = None) -> None:
@@ -71,14 +71,15 @@ class _Group:
         self._connection = connection
         self.waiting: WeakSet[_Sending] = WeakSet()
         self.errors: list[Exception] = []
-        self.away: dict[App, Exception] = {}
+        self.away: dict[tuple[App, str], Exception] = {}
+        """The errors after which no other message is tried, by app and queue, which is empty if all are meant."""
 
     def raise_at_end(self) -> None:
         """Raise the first error once all were tried; at once in a transaction: a test runs what it has captured."""
         if not self.errors or (self.waiting and not self._connection.in_atomic_block):
             return
         first, *others = self.errors
-        self.errors = []
+        self.errors, self.away = [], {}  # a test may capture more
         if others:
             first.add_note(f"{len(others)} more messages of this transaction were not sent: see the log.")
         raise first
@@ -96,15 +97,16 @@ class _Sending:
 
     def __call__(self) -> None:
         self.group.waiting.discard(self)
-        away = self.group.away.get(self._app)
+        every, queue = (self._app, ""), (self._app, self._message.queue)
+        away = self.group.away.get(every) or self.group.away.get(queue)
         if away is not None:
             self._failed(away, reason="not tried: the broker did not answer for an earlier message of this transaction")
         else:
             try:
                 self._send()
             except Exception as error:  # noqa: BLE001 - raised by the last message
-                if isinstance(error, AWAY):
-                    self.group.away[self._app] = error
+                if isinstance(error, BROKER_AWAY + QUEUE_AWAY):
+                    self.group.away[every if isinstance(error, BROKER_AWAY) else queue] = error
                 self._failed(error, exc_info=error)
         self.group.raise_at_end()
 
