@@ -9,7 +9,6 @@ How messages are requeued in order is decided by `walk_consumers`.
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -169,7 +168,6 @@ class Walk:
     def _begin(self) -> None:
         """Wait until no other consumer is there, and subscribe."""
         until = time.monotonic() + self._walker.patience
-        pause = threading.Event()
         has_waited = False
         longest = MAX_PAUSE
         while True:
@@ -187,7 +185,7 @@ class Walk:
             if not has_waited:
                 self._walker.on_busy(f"waiting: another program is reading queue {self.queue!r} …")
             has_waited = True
-            pause.wait(random.uniform(MIN_PAUSE, longest))  # noqa: S311 - so that two walkers do not meet again
+            time.sleep(random.uniform(MIN_PAUSE, longest))  # noqa: S311 - so that two walkers do not meet again
 
     def _is_alone(self) -> bool:
         """Subscribe for one message; if another walker has done the same meanwhile, requeue it."""
@@ -279,7 +277,7 @@ class Walk:
             silent = time.monotonic() - began
             is_late = is_late or silent > ACKED_WITHIN
             self._check_silence(silent)
-            threading.Event().wait(REQUEUED_PAUSE)
+            time.sleep(REQUEUED_PAUSE)
         self._is_over = not is_late or not state.ready
         self.total += 0 if self._is_over else state.ready or 0
         return self._next_portion()
@@ -351,12 +349,11 @@ class Walk:
     def _wait_for_consumers(self, most: int) -> None:
         """Wait until the broker has requeued what some had: else the next ones may be faster, or the next walk find a part."""
         until = time.monotonic() + self._walker.timeout
-        pause = threading.Event()
         while time.monotonic() < until:
             state = self._walker.state_of(self.queue)
             if is_known(state) and state.consumers <= most:
                 return
-            pause.wait(REQUEUED_PAUSE)
+            time.sleep(REQUEUED_PAUSE)
 
     # ---- the I/O thread, and its errors -----------------------------------------------------------------------------
 

@@ -159,7 +159,7 @@ class LetterMover:
             return
         now = time.monotonic()
         if now < self._next_batch:
-            threading.Event().wait(self._next_batch - now)
+            time.sleep(self._next_batch - now)
         self._next_batch = max(now, self._next_batch) + count / self._rate
 
 

@@ -51,17 +51,17 @@ class StoredChecks:
         ids = ((cancel_id,) if delayed else ()) + ((run.id,) if dedupes else ())
         try:
             found = self._store.get(ids)
-            if dedupes and self._is_done(row := found.get(run.id)):
-                assert row is not None
-                return outcomes.already_done(row.reply)
+            done = found.get(run.id) if dedupes else None
+            if done is not None and self._is_done(done):
+                return outcomes.already_done(done.reply)
             return self._cancelled(run, found.get(cancel_id))
         except Exception as error:  # noqa: BLE001 - a store of another package may raise anything
             known = isinstance(error, ResultStoreError | ConfigError | UnusableCancel)
             self._log_not_checked(str(error) if known else f"{type(error).__name__}: {error}")
             return outcomes.NOT_CHECKED
 
-    def _is_done(self, row: ResultRow | None) -> bool:
-        return row is not None and row.state == "done" and bool(row.reply) and row.expires_at > self._now()
+    def _is_done(self, row: ResultRow) -> bool:
+        return row.state == "done" and bool(row.reply) and row.expires_at > self._now()
 
     def _cancelled(self, run: Run, row: ResultRow | None) -> Outcome | None:
         # Anyone may give a message such an id: its result is not a cancel.
@@ -91,7 +91,7 @@ class StoredChecks:
                 return
             self._log_at = now + REPEAT_LOG_AFTER
         log.warning(
-            "cancels_not_checked",
+            "runs_not_checked",
             reason=reason,
             effect="delayed tasks, and those with dedupe=True, wait until the result store can be read",
         )

@@ -125,10 +125,10 @@ def test_a_delayed_task_waits_while_the_store_cannot_be_read(
     for seconds in (100.0, 101.0, 159.0):
         now[0] = seconds
         assert isinstance(stored.check(run_of(delivery_of(eta=AT))), Deferred)
-    assert len([one for one in caplog.records if "cancels_not_checked" in one.getMessage()]) == 1
+    assert len([one for one in caplog.records if "runs_not_checked" in one.getMessage()]) == 1
     now[0] = 160.0
     stored.check(run_of(delivery_of(eta=AT)))
-    assert len([one for one in caplog.records if "cancels_not_checked" in one.getMessage()]) == 2
+    assert len([one for one in caplog.records if "runs_not_checked" in one.getMessage()]) == 2
 
 
 def test_a_coroutine_is_checked_in_another_thread_and_may_be_cancelled_meanwhile() -> None:
