@@ -99,6 +99,12 @@ def _site(own_node: Node, database: PostgresServer, folder: Path) -> Iterator[Si
         yield Site(own_node, database, environ, tasks, models, folder)
         from django.db import connections
 
+        from amqpworker.contrib.django.backend import AmqpWorkerBackend
+        from amqpworker.contrib.django.tasks_api import task_backends
+
+        for backend in task_backends.all():
+            if isinstance(backend, AmqpWorkerBackend):
+                backend.app.close()
         connections.close_all()
 
 

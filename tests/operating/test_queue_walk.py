@@ -312,6 +312,7 @@ def test_newer_messages_are_not_taken_for_those_that_another_consumer_has(
             seen = [number_of(next(deliveries))]
             consume_six(channel, vhost, left=5)
             with raw_channel(vhost.url) as publishing:
+                publishing.confirm_delivery()  # else they may be lost with the channel
                 for number in range(20, 30):
                     publishing.basic_publish("", QUEUE, str(number))
             if ends:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from amqpworker.app import App
+from amqpworker.client.stored_results import moment
 from amqpworker.model.message import Message
 from amqpworker.model.reply import MAX_TRACEBACK
 from amqpworker.results.row import RECORD, ResultRow, record_id
@@ -55,7 +56,7 @@ class RequestRecord:
         """Return the record once an attempt, counted from 1, has ended with an error, or was postponed without one."""
         return replace(
             self,
-            started_at=self.started_at or datetime.fromtimestamp(started, UTC).isoformat(),
+            started_at=self.started_at or moment(started * 1000).isoformat(),
             worker_ids=self.workers(attempt, worker),
             # Of a message that was replayed, the attempts count anew.
             errors=_shortened([*self.errors[: attempt - 1], *([list(error)] if error else [])]),

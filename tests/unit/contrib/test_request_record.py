@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from amqpworker import App, Message
+from amqpworker.client.stored_results import moment
 from amqpworker.contrib.django.request_record import RequestRecord, Stored, get_stored, put_record
 from amqpworker.contrib.django.sender_records import SenderRecords
 from amqpworker.results.row import ResultRow, record_id
@@ -67,6 +68,14 @@ def test_a_record_of_a_later_version_can_be_read(app: App) -> None:
     more = json.dumps({**json.loads(stored.reply), "colour": "red"}).encode()
     store_of(app).put([stored._replace(reply=more)])
     assert get_stored(app, "1").record == RECORD
+
+
+def test_the_start_of_an_attempt_is_that_of_its_row_to_the_microsecond() -> None:
+    """Django is shown the one before the attempt has ended, and the other afterwards."""
+    for number in range(1000):
+        started = 1_796_068_208.105 + number * 1.7e-7
+        record = RECORD.ended(1, "w", started, None)
+        assert record.started_at == moment(started * 1000).isoformat()
 
 
 def test_attempts_that_are_not_recorded_have_the_worker_of_the_next() -> None:
