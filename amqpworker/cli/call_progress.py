@@ -25,18 +25,22 @@ if TYPE_CHECKING:
     from amqpworker.model.message_status import Status
 
 ASK_EVERY = 0.25
+UNREADABLE = "the result store cannot be read"
 MAX_NOTE = 60
 """Characters: a longer note leaves no space for the bar."""
 
 
 @contextmanager
 def showing_progress(app: App, message: Message[Any]) -> Iterator[None]:
-    """Show on a terminal how far a message has come, until the end of the block; raises ConfigError without a result store."""
+    """Show on a terminal how far a message has come, until the end of the block; raises ConfigError if nothing is stored."""
     if app.results is None:
         raise ConfigError(
             "--progress asks the result store, and the app has none: name it, such as App(results='sqlite:///results.db'), "
             "and give --app, or leave out --progress."
         )
+    task = app.tasks.get(message.task)
+    if task is not None and not task.stores_result:
+        raise ConfigError(f"Task {message.task} stores nothing (result=False): leave out --progress.")
     screen = console(stderr=True)
     if not screen.is_terminal:
         yield
@@ -60,8 +64,8 @@ def _follow(results: StoredResults, message: Message[Any], ended: threading.Even
     while not ended.wait(ASK_EVERY):
         try:
             update(**shown(results.status(WantedResult(message.id, message.first_sent))))
-        except (ResultStoreError, ConfigError):  # the next time will do
-            continue
+        except (ResultStoreError, ConfigError):
+            update(description=UNREADABLE)
 
 
 def shown(status: Status) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from amqpworker.model.message import Message
 from amqpworker.model.message_status import Status
 from amqpworker.model.progress import Progress
 from amqpworker.results.row import ResultRow
+from amqpworker.testing import wait_until
 
 MESSAGE: Message[Any] = Message("build", "work", b"{}", "id-1")
 
@@ -34,6 +35,22 @@ def test_the_state_is_shown_until_the_task_has_reported_something() -> None:
 def test_an_app_without_a_store_is_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigError, match="--progress"), showing_progress(App("amqp://localhost/"), MESSAGE):
         raise AssertionError
+
+
+def test_a_task_that_stores_nothing_is_refused_before_anything_is_sent() -> None:
+    app = App("amqp://localhost/", results="sqlite:///never.db")
+    app.task(name="build", queue="work", result=False)(lambda: None)
+    with pytest.raises(ConfigError, match="build stores nothing"), showing_progress(app, MESSAGE):
+        raise AssertionError
+
+
+def test_a_store_that_cannot_be_read_is_named_in_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen, shown_text = Console(file=io.StringIO(), force_terminal=True, width=100), call_progress.UNREADABLE
+    monkeypatch.setattr(call_progress, "console", lambda **_: screen)
+    app = App("amqp://localhost/", results=f"sqlite:///{tmp_path}/no-such-folder/results.db")
+    with showing_progress(app, MESSAGE):
+        wait_until(lambda: shown_text in screen.file.getvalue())  # type: ignore[attr-defined]
+    app.close()
 
 
 def test_a_terminal_gets_a_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
