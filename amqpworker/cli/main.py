@@ -8,9 +8,11 @@ command could not do its work, 130 after Ctrl-C.
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any
 
@@ -109,9 +111,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
+        _drop_output()
         _fail("There is no space left where the output is written to.", 2, given)
         return 2
     return code if isinstance(code, int) else 0
+
+
+def _drop_output() -> None:
+    """Drop buffered output that cannot be written: Python would try again at its exit, and report that it failed."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _fail(text: str, code: int, given: Sequence[str]) -> None:
