@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         _drop_output()
-        _fail("There is no space left where the output is written to.", 2, given)
+        _fail("The output cannot be written: no space left on device.", 2, given)
         return 2
     return code if isinstance(code, int) else 0
 

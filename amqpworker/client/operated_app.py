@@ -34,7 +34,7 @@ class OperatedApp:
     remotes: Mapping[str, RemoteTask[Any, Any]]
     _addresses: Sequence[Address]
     _no_broker: str
-    """Why there is no broker, empty if there is one."""
+    """Why it has no broker, empty if it has one."""
 
     @property
     def producer(self) -> Producer:

@@ -2,7 +2,7 @@
 Changes of rows in a Redis or Valkey server, as it announces them.
 
 Decides that a process is sent only changes of the rows that it waits for: each has a channel of its own. What is announced while
-there is no connection is lost (https://redis.io/docs/latest/develop/pubsub/): after a new connection any row may have changed, and
+the connection is down is lost (https://redis.io/docs/latest/develop/pubsub/): after a new connection any row may have changed, and
 each row after its own SUBSCRIBE.
 """
 

@@ -43,7 +43,7 @@ def reason(error: BaseException, path: Path) -> str:
     if code == sqlite3.SQLITE_CANTOPEN:
         try:
             if not path.parent.is_dir():
-                return f"there is no folder {path.parent}"
+                return f"the folder {path.parent} does not exist"
             if path.is_dir():
                 return "it is a folder"
         except PermissionError:

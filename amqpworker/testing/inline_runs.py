@@ -37,7 +37,7 @@ class InlineRuns:
         self._runs: Runs = ()
 
     def take(self) -> InlineRun | None:
-        """Take the next message, None if there is none; no thread sees it neither in a queue nor here."""
+        """Take the next message, None if there is none; for other threads it is in its queue until it is among the runs."""
         with self._changed:
             publication = self._pop()
             if publication is None:

@@ -63,7 +63,8 @@ class Settler:
     """
     Settles deliveries, and reports each to the `listeners`.
 
-    `storer` is None if no results are stored. `settle` is called by the threads that run tasks, `flush` by the consumer's I/O thread, also after each `wake`.
+    `storer` is None if no results are stored. `settle` is called by the threads that run tasks, `flush` by the consumer's I/O
+    thread, also after each `wake`.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ func call(queue, body string) (any, error) {
 		if !open {
 			return nil, fmt.Errorf("the connection was lost; the task may have run")
 		}
-		return nil, fmt.Errorf("there is no queue %s", queue)
+		return nil, fmt.Errorf("queue %s does not exist", queue)
 	case <-time.After(timeout):
 		return nil, fmt.Errorf("no reply in %v; the task may have run", timeout)
 	}

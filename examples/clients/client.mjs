@@ -36,7 +36,7 @@ async function send(queue, task, parameters, { delay = 0, headers = {}, ...optio
     const all = { ...properties, ...options, headers: { ...waits, ...headers } };
     channel.publish(exchange, queue, body, all, (error) => (error ? reject(error) : resolve()));
   });
-  if (returned.delete(messageId)) throw new Error(`there is no queue ${queue}`);
+  if (returned.delete(messageId)) throw new Error(`queue ${queue} does not exist`);
   return messageId;
 }
 

@@ -65,6 +65,6 @@ print("call:", *call({"user_id": -1}))
 try:
     send({"user_id": 4}, queue="invoices")
 except UnroutableError:
-    print("send: there is no queue invoices")
+    print("send: queue invoices does not exist")
 results = call(*({"user_id": number} for number in range(100)))
 print(sum(result.startswith(f"user {number} ") for number, result in enumerate(results)), "of 100 replies are right")

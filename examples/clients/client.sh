@@ -36,7 +36,7 @@ send() {
     reply=$(curl --silent --show-error --fail --header "content-type: application/json" --data-binary @- \
         "${api%/}/api/exchanges/$vhost/$exchange/publish" <<<"$message") || exit 1
     [[ $reply == *'"routed":true'* ]] || {
-        echo "send: there is no queue $1"
+        echo "send: queue $1 does not exist"
         return 1
     }
 }

@@ -49,7 +49,7 @@ func send(queue, body string, delay time.Duration) (string, error) {
 	}
 	if returned[id] {
 		delete(returned, id)
-		return "", fmt.Errorf("there is no queue %s", queue)
+		return "", fmt.Errorf("queue %s does not exist", queue)
 	}
 	return id, nil
 }

@@ -125,7 +125,7 @@ def test_a_task_whose_name_is_not_that_of_its_function_has_a_result(site: Site) 
 
 
 def test_an_unknown_id_has_no_result(site: Site) -> None:
-    with pytest.raises(TaskResultDoesNotExist, match="There is no task with id nothing"):
+    with pytest.raises(TaskResultDoesNotExist, match="Task nothing was not found"):
         task_backends["default"].get_result("nothing")
 
 

@@ -137,5 +137,5 @@ def test_the_clients_of_a_language_show_all_that_there_is_to_show(language: str,
     ran = [command for command in RUNS if command.line.endswith(f".{language}")]
     assert len(ran) == count
     shown = "".join(command.output for command in ran)
-    for each in ("sent\n", "due in", "call: user", "call: failed", "send: there is no queue", "100 of 100"):
+    for each in ("sent\n", "due in", "call: user", "call: failed", "send: queue invoices does not exist", "100 of 100"):
         assert each in shown

@@ -151,7 +151,7 @@ class AmqpWorkerBackend(BaseTaskBackend):
         record = stored.record
         if record is None:
             raise TaskResultDoesNotExist(
-                f"There is no task with id {result_id}: it is not sent yet, or its result has expired."
+                f"Task {result_id} was not found: it is not sent yet, or its result has expired."
             )
         return result_of(self._task_of(record, result_id), str(result_id), record, stored.row)
 

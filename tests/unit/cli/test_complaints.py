@@ -87,5 +87,5 @@ def test_output_to_a_full_disk_ends_with_one_line_and_no_traceback() -> None:
         ended = subprocess.run(
             [sys.executable, "-m", "amqpworker", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
         )
-    assert ended.stderr == "amqpworker: There is no space left where the output is written to.\n"
+    assert ended.stderr == "amqpworker: The output cannot be written: no space left on device.\n"
     assert ended.returncode == 2

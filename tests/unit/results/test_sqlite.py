@@ -354,7 +354,7 @@ def test_the_database_of_another_program_is_refused_and_not_changed(path: Path) 
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"there is no folder {tmp_path}/none"):
+    with pytest.raises(ConfigError, match=f"the folder {tmp_path}/none does not exist"):
         SqliteStore(tmp_path / "none" / "results.db", "shop").check_writable()
 
 
